@@ -1,0 +1,72 @@
+"""Writes records outside any transaction, once each within a session (idempotent producer)."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from twinloop.bus.errors_map import as_twinloop_error, kafka_errors
+from twinloop.bus.records import Outgoing
+from twinloop.bus.settings import KafkaSettings
+from twinloop.errors import InvalidEvent, Transient, TwinLoopError
+
+
+class IdempotentProducer:
+    """Sends records and reports at `flush()` whether all of them arrived; safe to share between threads."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._failed: list[TwinLoopError] = []
+        with kafka_errors(f"starting a producer for {settings.bootstrap_servers}"):
+            self._producer = Producer(
+                settings.producer_config(
+                    **{"delivery.report.only.error": True, "on_delivery": self._on_delivery_error}
+                )
+            )
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Queues a record; raises InvalidEvent over the size limit, Transient while the queue stays full."""
+        refuse_oversize(outgoing, self._settings.max_message_bytes)
+        produce(self._producer, outgoing)
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Waits until every record sent is acknowledged; raises Transient (or InvalidEvent) if one was not."""
+        left = self._producer.flush(timeout_s)
+        if self._failed:
+            failed, self._failed = self._failed, []
+            raise failed[0]
+        if left:
+            raise Transient(
+                f"{left} records were not acknowledged by {self._settings.bootstrap_servers} within {timeout_s} s"
+            )
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Flushes; raises as `flush()` does."""
+        self.flush(timeout_s)
+
+    def _on_delivery_error(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed.append(as_twinloop_error(error, doing=f"writing to {message.topic()}"))
+
+
+def refuse_oversize(outgoing: Outgoing, limit: int) -> None:
+    """Raises InvalidEvent for a record over `limit` bytes (or over its own `max_bytes`)."""
+    allowed = outgoing.max_bytes or limit
+    if outgoing.size > allowed:
+        raise InvalidEvent(
+            f"a record of {outgoing.size} bytes for topic {outgoing.topic} is over the limit of {allowed} bytes"
+        )
+
+
+def produce(producer: Producer, outgoing: Outgoing) -> None:
+    """Hands one record to librdkafka, making room where its queue is full; raises Transient if none comes free."""
+    partition = -1 if outgoing.partition is None else outgoing.partition
+    headers = list(outgoing.headers) if outgoing.headers else None
+    with kafka_errors(f"writing to {outgoing.topic}"):
+        for _ in range(100):
+            try:
+                producer.produce(outgoing.topic, outgoing.value, outgoing.key, partition, headers=headers)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                return
+        raise Transient(f"writing to {outgoing.topic}: the local produce queue stayed full for 10 s")
