@@ -1,0 +1,1 @@
+"""Learning: rows in, adapter bytes out; torch lives here, no bus and no store."""
