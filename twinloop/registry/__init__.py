@@ -1,0 +1,1 @@
+"""Content-addressed artifacts: blobs, manifests of several blobs, releases that name them all."""
