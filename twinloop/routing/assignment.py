@@ -58,7 +58,7 @@ def assign(state: RoutingState, subject: str, *, opt_out: bool = False) -> Assig
 
 
 def mirrored(state: RoutingState, subject: str) -> Slot | None:
-    """The slot that gets an unseen copy of this subject's queries, or None; never one with a revoked release."""
+    """The slot that gets an unseen copy of this subject's queries, or None; never with a revoked release."""
     mirror = state.mirror
     if mirror is None or bucket_of(mirror.salt, subject) >= mirror.basis_points:
         return None

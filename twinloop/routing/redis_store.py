@@ -55,7 +55,7 @@ redis.call('SET', KEYS[1], ARGV[1])
 redis.call('PUBLISH', KEYS[1], string.format('%.0f', new.epoch))
 return {'installed', string.format('%.0f', new.epoch), new.incarnation}
 """
-"""Compare and set by epoch in one step; the same bytes again are installed again, so that a write whose answer
+"""Compare and set by epoch in one step; the same bytes again count as installed, so that a write whose answer
 was lost can be repeated."""
 
 
@@ -81,7 +81,7 @@ class RedisRoutingStore:
             self._failed = error
 
     def finish_read(self) -> bytes | None:
-        """The key's bytes, or None where it is missing; raises Transient, or ConfigError on refused access."""
+        """The key's bytes, None where it is missing; raises Transient, or ConfigError on refused access."""
         if not self._is_begun and self._failed is None:
             self.begin_read()
         failed, self._failed, begun, self._is_begun = self._failed, None, self._is_begun, False

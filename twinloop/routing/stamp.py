@@ -23,7 +23,7 @@ OWN_PREFIX = "tl-"
 
 
 class Stamp(msgspec.Struct, frozen=True, gc=False):
-    """The decision a routed record carries; `assigned_at` is that of the first assignment, kept by forwarding."""
+    """The decision a routed record carries; `assigned_at` is that of the first assignment."""
 
     slot: Slot
     arm: Arm

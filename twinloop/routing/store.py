@@ -21,7 +21,7 @@ class Installed(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The state was not written; `epoch` and `incarnation` are the key's own (0 and "" where there are none)."""
+    """The state was not written; `epoch` and `incarnation` are the key's own (0 and "" without them)."""
 
     reason: InstallRefusal
     epoch: int = 0
