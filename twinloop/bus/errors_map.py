@@ -12,13 +12,14 @@ from twinloop.errors import ConfigError, Fenced, InvalidEvent, Transient, TwinLo
 _FENCED = frozenset(
     {
         KafkaError._FENCED,
+        KafkaError._FATAL,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.PRODUCER_FENCED,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.TRANSACTION_COORDINATOR_FENCED,
     }
 )
-_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _MISCONFIGURED = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -47,7 +48,7 @@ def as_twinloop_error(
     what = f"{doing}: {error.str() or error.name() if error else cause}"
     if error is None:
         found: TwinLoopError = Transient(what)
-    elif error.code() in _TOO_LARGE:
+    elif error.code() in TOO_LARGE:
         found = InvalidEvent(f"{what}; lower the record's size or raise max.message.bytes of the topic")
     elif error.code() in _MISCONFIGURED:
         found = ConfigError(f"{what}; check the Kafka section of the settings")

@@ -41,6 +41,8 @@ class MockCluster:
                 f"librdkafka could not start a mock cluster of {brokers} brokers; are ports free?"
             )
         self._brokers = brokers
+        # Its default holds every new group back for 3 s.
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         for topic in topics:
             self.create_topic(topic)
 
@@ -131,6 +133,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
             None,
             [pointer, ctypes.c_int16, ctypes.c_size_t, pointer],
         ),
+        ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
         ("rd_kafka_mock_broker_set_down", number, [pointer, ctypes.c_int32]),
         ("rd_kafka_mock_broker_set_up", number, [pointer, ctypes.c_int32]),
     ):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from confluent_kafka import KafkaError, Message, Producer
 
+from twinloop.bus.client_log import CLIENT_LOG
 from twinloop.bus.errors_map import as_twinloop_error, kafka_errors
 from twinloop.bus.records import Outgoing
 from twinloop.bus.settings import KafkaSettings
@@ -20,7 +23,8 @@ class IdempotentProducer:
             self._producer = Producer(
                 settings.producer_config(
                     **{"delivery.report.only.error": True, "on_delivery": self._on_delivery_error}
-                )
+                ),
+                logger=CLIENT_LOG,
             )
 
     def send(self, outgoing: Outgoing) -> None:
@@ -60,7 +64,7 @@ def refuse_oversize(outgoing: Outgoing, limit: int) -> None:
 def produce(producer: Producer, outgoing: Outgoing) -> None:
     """Hands one record to librdkafka, making room where its queue is full; raises Transient if none comes free."""
     partition = -1 if outgoing.partition is None else outgoing.partition
-    headers = list(outgoing.headers) if outgoing.headers else None
+    headers: Any = list(outgoing.headers) if outgoing.headers else None
     with kafka_errors(f"writing to {outgoing.topic}"):
         for _ in range(100):
             try:
