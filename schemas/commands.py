@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from schemas.event import EpochMs, Event, Identifier, Sha256
 
@@ -23,7 +23,7 @@ class Command(Event):
     release: Sha256 | None = None
     """The release meant; `rollback` without one means the previous release."""
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
-    parameters: dict[str, JsonValue] = {}
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
     issued_at: EpochMs
     expires_at: EpochMs
     key_id: Identifier

@@ -41,7 +41,7 @@ class Decision(Event):
     """A short code: `all_gates_cleared`, `error_margin`, `qa_pass_rate`, `manual`."""
     line: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
     """The whole decision in one readable line: value, sign, threshold."""
-    evidence: dict[str, JsonValue] = {}
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
     policy: Sha256
     """Digest of the policy in force."""
     input_offset: Annotated[int, Field(ge=0)]
@@ -59,7 +59,7 @@ class GateProgress(Frozen):
     name: Identifier
     line: Annotated[str, StringConstraints(max_length=500)]
     status: Literal["cleared", "open", "breached", "invalid"]
-    values: dict[str, JsonValue] = {}
+    values: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Progress(Event):

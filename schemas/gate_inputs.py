@@ -1,8 +1,8 @@
 """Everything a decision may depend on, one record at a time: the only thing the judge reads.
 
 Whoever replays `gate-inputs` from its first record reaches the same decisions, byte for byte. What cannot be
-recomputed (a clock, a random number, a signature check, a blob's state, Redis) is looked at once, at the edge,
-and what was found is written here before anybody acts on it.
+recomputed (a clock, a random number, a signature check, a blob's state, Redis) is looked at once, at the
+edge, and what was found is written here before anybody acts on it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class PolicyChange(Frozen):
     kind: Literal["policy"] = "policy"
     digest: Sha256
     policy: dict[str, JsonValue]
+    software: Annotated[str, StringConstraints(max_length=64)]
+    """Version of the code that decides from here on."""
 
 
 class ArmCounts(Frozen):
@@ -81,13 +83,13 @@ class WindowCounts(Frozen):
     epoch: Count
     canary_bp: Annotated[int, Field(ge=0, le=10_000)]
     total: ArmsCounts
-    domains: dict[Domain, ArmsCounts] = {}
+    domains: dict[Domain, ArmsCounts] = Field(default_factory=dict)
     late: Count = 0
     duplicates: Count = 0
 
 
 class Tally(Frozen):
-    """What one partition of users' traffic did in one window; the first by (partition, start, epoch) counts."""
+    """What one partition of users' traffic did in a window; the first by (partition, start, epoch) counts."""
 
     kind: Literal["tally"] = "tally"
     partition: Count
@@ -95,7 +97,7 @@ class Tally(Frozen):
 
 
 class CommandSeen(Frozen):
-    """An order and whether its signature and its key's roles allow it; nonce and expiry are judged by the fold."""
+    """An order and whether signature and roles allow it; nonce and expiry are judged by the fold."""
 
     kind: Literal["command"] = "command"
     command: Command
@@ -127,7 +129,7 @@ class ProposalSeen(Frozen):
     rules: Sha256
     proposed_by: Identifier
     verdict: Literal["valid", "forged", "broken"]
-    """`forged`: not signed by a trainer; `broken`: signed, but a part is missing or its evidence names problems."""
+    """`forged`: not signed by a trainer; `broken`: signed, but a part is missing or it names problems."""
     detail: Text500 = ""
     source_offset: Offset = -1
 
@@ -195,8 +197,8 @@ class RedisSeen(Frozen):
 
     kind: Literal["redis"] = "redis"
     status: Literal["missing", "behind", "foreign", "forged", "break-glass"]
-    """`behind`: a lower epoch than was once installed; `foreign`: another incarnation; `forged`: no valid signature;
-    `break-glass`: a higher epoch that an operator signed."""
+    """`behind`: a lower epoch than was once installed; `foreign`: another incarnation; `forged`: no valid
+    signature; `break-glass`: a higher epoch that an operator signed."""
     epoch: Count = 0
     """The epoch found, 0 where there is none."""
     reported: Count = 0

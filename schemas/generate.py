@@ -42,8 +42,8 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "NEXUS TwinLoop topics",
             "version": CONTRACT_VERSION,
-            "description": "Every topic with its key, retention and event types. Names carry the installation's prefix, "
-            "`twinloop.` by default.",
+            "description": "Every topic with its key, retention and event types. "
+            "Names carry the installation's prefix, `twinloop.` by default.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -61,7 +61,8 @@ def _channel(name: str, topic: dict[str, Any]) -> dict[str, Any]:
         "address": f"twinloop.{name}",
         "description": f"{topic['description']} Key: {topic['key']}.",
         "messages": {
-            _identifier(event): {"$ref": f"#/components/messages/{_identifier(event)}"} for event in topic["events"]
+            _identifier(event): {"$ref": f"#/components/messages/{_identifier(event)}"}
+            for event in topic["events"]
         },
         "bindings": {"kafka": {"topicConfiguration": _topic_configuration(topic), "bindingVersion": "0.5.0"}},
     }
@@ -128,7 +129,8 @@ def _identifier(name: str) -> str:
 def rendered() -> dict[Path, str]:
     """Every generated file and its text."""
     files = {
-        GENERATED / "json" / f"{event_type}.schema.json": schema for event_type, schema in json_schemas().items()
+        GENERATED / "json" / f"{event_type}.schema.json": schema
+        for event_type, schema in json_schemas().items()
     }
     files[GENERATED / "asyncapi.json"] = asyncapi()
     return {path: json.dumps(content, indent=2, sort_keys=True) + "\n" for path, content in files.items()}

@@ -50,7 +50,7 @@ class TrainingEvidence(Frozen):
     documents: dict[Domain, int]
     """Documents changed by domain."""
     feedback_ids: tuple[Identifier, ...] = ()
-    metrics: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
     classifiers: tuple[str, ...] = ()
     """Name and version of every safety classifier that cleaned the data."""
     problems: tuple[str, ...] = ()

@@ -65,7 +65,9 @@ def read_receipt(token: str, ring: KeyRing) -> Receipt:
     try:
         return Receipt.model_validate_json(_from_base64(body))
     except ValidationError as error:
-        raise SignatureError(f"receipt is signed but not of this version: {error.error_count()} faults") from error
+        raise SignatureError(
+            f"receipt is signed but not of this version: {error.error_count()} faults"
+        ) from error
 
 
 def _to_base64(data: bytes) -> str:

@@ -83,7 +83,9 @@ def _read_entry(path: Path, entry: object) -> tuple[str, tuple[Ed25519PublicKey,
         raise ConfigError(f"{path}: every key needs exactly id, public and roles; got {entry!r}")
     unknown = set(entry["roles"]) - set(ROLES)
     if unknown:
-        raise ConfigError(f"{path}: key {entry['id']!r} has unknown roles {sorted(unknown)}; known: {list(ROLES)}")
+        raise ConfigError(
+            f"{path}: key {entry['id']!r} has unknown roles {sorted(unknown)}; known: {list(ROLES)}"
+        )
     try:
         public_key = Ed25519PublicKey.from_public_bytes(base64.b64decode(entry["public"], validate=True))
     except ValueError as error:
@@ -115,7 +117,9 @@ def create_keys(folder: Path, names: Mapping[str, tuple[Role, ...]]) -> Path:
     known = {entry["id"] for entry in entries}
     for key_id, roles in names.items():
         if key_id not in known:
-            entries.append({"id": key_id, "roles": list(roles), "public": _create_key(folder / f"{key_id}.pem")})
+            entries.append(
+                {"id": key_id, "roles": list(roles), "public": _create_key(folder / f"{key_id}.pem")}
+            )
     partial = public_path.with_suffix(".partial")
     partial.write_text(yaml.safe_dump({"keys": entries}, sort_keys=False), encoding="utf-8")
     partial.replace(public_path)

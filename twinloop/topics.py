@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import schemas
-from twinloop.bus.topic_spec import TopicSpec
 from twinloop.bus.settings import DEAD_LETTER_MAX_BYTES
+from twinloop.bus.topic_spec import TopicSpec
 from twinloop.errors import ConfigError
 
 DECLARATIONS = Path(schemas.__file__).parent / "topics.yaml"

@@ -20,7 +20,7 @@ ChatTemplate = Callable[[Sequence[Mapping[str, str]]], str]
 
 @dataclass(frozen=True)
 class Passage:
-    """One retrieved text and the id its citation carries."""
+    """One retrieved text and the id its citation carries; an empty id leaves the text as it is."""
 
     document_id: str
     text: str
@@ -42,6 +42,8 @@ class PromptFormat:
     """`tagged` is the shipped tiny foundation's own format, `chat` the tokenizer's chat template."""
     max_passages: int = 1
     """Passages given to the model, best first. The tiny foundation copies from one and cannot choose among several."""
+    min_passage_score: float = 0.0
+    """Passages whose cosine with the question is lower are not shown; with none left the question is closed book."""
     max_new_tokens: int = 32
     """Tokens an answer may have; a longer one is cut and told as unfinished."""
     max_prompt_tokens: int = 1024
@@ -49,7 +51,7 @@ class PromptFormat:
     citation_pattern: str = r"\[([a-z][a-z0-9_]*-[0-9]+)\]"
     """Regular expression of one citation mark; its only group is the document id."""
     citation_mark: str = "[{id}]"
-    """How a passage that does not show its own id gets it, right before its last full stop."""
+    """How a passage that does not show its own id gets it, in place of its last full stop."""
     context_tag: str = "<|ctx|>"
     question_tag: str = "<|q|>"
     answer_tag: str = "<|a|>"
@@ -131,10 +133,10 @@ def parse_answer(prompt_format: PromptFormat, text: str) -> ParsedAnswer:
 def _cited_text(prompt_format: PromptFormat, passage: Passage) -> str:
     mark = prompt_format.citation_mark.replace("{id}", passage.document_id)
     text = _defused(passage.text.strip())
-    if mark in text:
+    if not passage.document_id or mark in text:
         return text
     # The id follows the fact: a causal model cannot bind an id that stands before what it names.
-    return f"{text[:-1]} {mark}." if text.endswith(".") else f"{text} {mark}"
+    return f"{text.rstrip('.')} {mark}"
 
 
 def _defused(text: str) -> str:

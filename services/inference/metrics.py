@@ -1,0 +1,56 @@
+"""What an inference worker counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.inference.core.answers import Produced
+from twinloop.routing.stamp import Stamp
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+
+
+class InferenceMetrics:
+    """Counters of one worker in one registry; labels are bounded: domain, slot, purpose, outcome."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.answers = Counter(
+            "twinloop_answers",
+            "Queries that ended at a worker, by how they ended.",
+            ["domain", "slot", "purpose", "outcome"],
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "twinloop_answer_duration_seconds",
+            "From assignment to answer.",
+            ["domain", "slot"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.epoch = Gauge(
+            "twinloop_inference_epoch", "Routing epoch this worker acts on.", registry=registry
+        )
+        self.forwarded = Counter(
+            "twinloop_forwarded_queries",
+            "Queries sent on because the routing state had moved.",
+            registry=registry,
+        )
+        self.redecided = Counter(
+            "twinloop_redecided_batches",
+            "Batches aborted before their commit because the routing state moved.",
+            registry=registry,
+        )
+        self.retries = Counter(
+            "twinloop_inference_retries", "Transactions undone and tried again.", registry=registry
+        )
+        self.holds = Counter(
+            "twinloop_inference_holds", "Reads of the routing state that had no answer.", registry=registry
+        )
+        self.dead_letters = Counter(
+            "twinloop_inference_dead_letters", "Routed records nobody could read.", registry=registry
+        )
+
+    def answered(self, stamp: Stamp, produced: Produced, milliseconds: int) -> None:
+        outcome = produced.error.kind if produced.error else "answered"
+        self.answers.labels(stamp.domain, stamp.slot, stamp.purpose, outcome).inc()
+        self.duration.labels(stamp.domain, stamp.slot).observe(max(0, milliseconds) / 1000)

@@ -1,0 +1,85 @@
+"""The model side of a worker put together: foundation, adapters, indexes, engine. Imports torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.event import DOMAINS
+from schemas.releases import SignatureBlock
+from services.inference.answering import AnswerEngine, Asked
+from services.inference.releases import Preparer, ReadyRelease, ReleaseShelf
+from services.inference.settings import InferenceSection
+from twinloop.canonical import sha256_hex
+from twinloop.errors import ConfigError
+from twinloop.model_runtime.adapter_bank import AdapterBank
+from twinloop.model_runtime.foundation import FoundationSpec, load_foundation
+from twinloop.model_runtime.generation import Generator
+from twinloop.registry.blobs import open_store
+from twinloop.registry.manifests import digest_folder
+from twinloop.registry.store_settings import StoreSettings
+from twinloop.retrieval.embedder import build_embedder
+from twinloop.signing import KeyRing
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Everything that turns questions into answers."""
+
+    shelf: ReleaseShelf
+    preparer: Preparer
+    engine: AnswerEngine
+
+
+def open_runtime(section: InferenceSection, store_settings: StoreSettings, ring: KeyRing) -> Runtime:
+    """Load the foundation and make ready to prepare releases; raises ConfigError, ArtifactError."""
+    spec, digest = foundation_spec(section)
+    foundation = load_foundation(spec)
+    bank = AdapterBank(foundation.model)
+    engine = AnswerEngine(
+        lambda max_new, max_prompt: Generator(
+            foundation, bank, max_new_tokens=max_new, max_prompt_tokens=max_prompt
+        ),
+        chat=foundation.chat_template,
+        retrieve=section.retrieve,
+        clock_ms=lambda: time.perf_counter() * 1000,
+    )
+    shelf = ReleaseShelf(
+        open_store(store_settings),
+        bank,
+        build_embedder(section.embedder),
+        foundation_digest=digest,
+        verify=lambda message, block: _verify(ring, message, block),
+        warm=lambda ready: _warm(engine, ready),
+    )
+    return Runtime(shelf, Preparer(shelf, lambda: None), engine)
+
+
+def foundation_spec(section: InferenceSection) -> tuple[FoundationSpec, str]:
+    """How to load the foundation, and the digest releases name it by."""
+    settings = section.foundation
+    spec = FoundationSpec(
+        source=settings.source,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+    )
+    folder = Path(settings.source)
+    if folder.is_dir():
+        return spec, digest_folder(folder, "foundation")
+    if settings.revision is None:
+        raise ConfigError(
+            f"inference.foundation.source: {settings.source!r} is no folder here; run `make foundation`, or name a hub "
+            "model together with its revision"
+        )
+    return spec, sha256_hex(f"{settings.source}@{settings.revision}".encode())
+
+
+def _verify(ring: KeyRing, message: bytes, block: SignatureBlock) -> None:
+    ring.verify(message, block.signature, block.key_id, role="trainer")
+
+
+def _warm(engine: AnswerEngine, ready: ReadyRelease) -> None:
+    engine.answer([Asked("What is it?", domain, ready) for domain in DOMAINS])

@@ -1,0 +1,342 @@
+"""The stream edge of inference: poll, fence, answer, read the state once more, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinloop.safety.classifier import Classifier
+
+from schemas.event import Slot
+from schemas.readiness import Readiness
+from schemas.routing import RoutingState
+from services.inference.answering import AnswerEngine, Asked, failed_batch
+from services.inference.core.answers import (
+    Judged,
+    Produced,
+    answer_event,
+    assignment_batches,
+    assignment_row,
+    failure,
+    outcome_batches,
+    outcome_row,
+)
+from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
+from services.inference.core.routed_query import RoutedQuery, read_routed_query
+from services.inference.metrics import InferenceMetrics
+from services.inference.publishing import Publisher
+from services.inference.releases import Preparer, ReleaseShelf
+from twinloop.bus.producer import IdempotentProducer
+from twinloop.bus.records import Outgoing, Record
+from twinloop.bus.stream import TransactionalStream
+from twinloop.clock import Clock
+from twinloop.codec import encode
+from twinloop.errors import InvalidEvent, NotReady, Transient
+from twinloop.process import StopSignal
+from twinloop.receipts import Receipt, issue_receipt, question_digest
+from twinloop.routing.domain_choice import choose_domain
+from twinloop.routing.fence import is_affected
+from twinloop.routing.reader import Reading, StateReader
+from twinloop.routing.stamp import Stamp
+from twinloop.signing import Signer
+from twinloop.telemetry.logging import get_logger
+from twinloop.topics import TopicCatalogue
+
+_HOLD_PAUSE_S = 0.02
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """The bounds of one worker's loop."""
+
+    slot: Slot
+    batch_max: int
+    batch_wait_s: float
+    max_hops: int
+    readiness_interval_s: float
+    prepare_timeout_s: float
+    keep_releases: int
+
+
+class InferenceWorker:
+    """Consumes one slot's topic and answers exactly once, under the release each query was stamped with."""
+
+    def __init__(
+        self,
+        limits: WorkerLimits,
+        *,
+        name: str,
+        stream: TransactionalStream,
+        producer: IdempotentProducer,
+        topics: TopicCatalogue,
+        reader: StateReader,
+        shelf: ReleaseShelf,
+        preparer: Preparer,
+        engine: AnswerEngine,
+        toxicity: Classifier,
+        publisher: Publisher,
+        signer: Signer,
+        metrics: InferenceMetrics,
+        clock: Clock,
+    ) -> None:
+        self._limits, self._name = limits, name
+        self._stream, self._producer, self._topics = stream, producer, topics
+        self._reader, self._shelf, self._preparer, self._engine = reader, shelf, preparer, engine
+        self._toxicity, self._publisher, self._signer = toxicity, publisher, signer
+        self._metrics, self._clock = metrics, clock
+        self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
+        self._recent: list[str] = []
+        self._said: tuple[object, ...] = ()
+        self._said_at = 0.0
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether this worker can answer under the state it knows, and why not."""
+        state = self._reader.installed
+        if state is None:
+            return False, "no routing state has been read yet"
+        missing = [each for each in state.resident if each not in self._shelf.ready]
+        return (not missing, f"epoch {state.epoch}" if not missing else f"preparing {', '.join(missing)}")
+
+    def run(self, stop: StopSignal) -> None:
+        """Work until stopped, then drain: what was polled is answered and committed."""
+        while not stop.is_set():
+            try:
+                self._turn()
+            except Transient as error:
+                self._metrics.retries.inc()
+                _log.warning("undone", reason=str(error))
+        self._say_readiness(force=True, stopping=True)
+        self._producer.flush(5.0)
+
+    def _turn(self) -> None:
+        records = self._stream.poll(self._limits.batch_max, self._limits.batch_wait_s)
+        self._reader.begin()
+        batch, unreadable = self._parsed(records)
+        reading = self._read_until_known(self._reader.finish(self._clock.monotonic()), records)
+        if reading is None or reading.state is None:
+            return
+        self._apply(reading.state)
+        if records:
+            self._process(batch, unreadable, state=reading.state, unconfirmed=reading.unconfirmed)
+        self._say_readiness()
+
+    def _read_until_known(self, reading: Reading, records: Sequence[Record]) -> Reading | None:
+        """Hold while Redis is silent: with nothing polled come back later, else wait; Kafka keeps the queries."""
+        while reading.state is None:
+            self._metrics.holds.inc()
+            if not records:
+                return None
+            # Short, and far below the poll interval: holding ends in STATIC after a few seconds.
+            time.sleep(_HOLD_PAUSE_S)
+            reading = self._reader.read(self._clock.monotonic())
+        return reading
+
+    def _apply(self, state: RoutingState) -> None:
+        if (state.incarnation, state.epoch) == (self._incarnation, self._epoch):
+            return
+        self._incarnation, self._epoch, self._applied_at_us = (
+            state.incarnation,
+            state.epoch,
+            self._clock.now_us(),
+        )
+        self._preparer.want(state.resident)
+        recent = [*state.resident, *self._recent]
+        revoked = set(state.revoked) - set(state.resident)
+        self._recent = [each for each in dict.fromkeys(recent) if each not in revoked][
+            : self._limits.keep_releases
+        ]
+        self._shelf.keep_only(set(self._recent))
+        self._metrics.epoch.set(state.epoch)
+        self._say_readiness(force=True)
+
+    def _parsed(self, records: Sequence[Record]) -> tuple[list[RoutedQuery], list[Outgoing]]:
+        batch: list[RoutedQuery] = []
+        unreadable: list[Outgoing] = []
+        for record in records:
+            try:
+                batch.append(read_routed_query(record))
+            except InvalidEvent as error:
+                self._metrics.dead_letters.inc()
+                _log.warning("dead letter", reason=str(error))
+                unreadable.append(self._publisher.dead_letter(record, error, at_ms=self._clock.now_ms()))
+        return batch, unreadable
+
+    def _process(
+        self,
+        batch: Sequence[RoutedQuery],
+        unreadable: Sequence[Outgoing],
+        *,
+        state: RoutingState,
+        unconfirmed: bool,
+    ) -> None:
+        plan = plan_batch(batch, state, now_ms=self._clock.now_ms(), max_hops=self._limits.max_hops)
+        ended = [(refusal.routed, failure(refusal.kind, refusal.detail)) for refusal in plan.refuse]
+        ended += zip(plan.keep, self._answered(plan.keep), strict=True)
+        now_ms = self._clock.now_ms()
+        ended = [(routed, _in_time(routed, produced, now_ms)) for routed, produced in ended]
+        outgoing = [*unreadable, *self._forwardings(plan, unconfirmed=unconfirmed)]
+        outgoing += self._endings(ended, now_ms=now_ms, unconfirmed=unconfirmed)
+        if self._has_moved(batch, state):
+            self._metrics.redecided.inc()
+            self._stream.abort()
+            return
+        for each in outgoing:
+            self._stream.send(each)
+        self._stream.commit()
+        self._count(ended, plan)
+
+    def _has_moved(self, batch: Sequence[RoutedQuery], state: RoutingState) -> bool:
+        """Read once more before the commit: work decided under an epoch that no longer holds is not committed."""
+        seen = self._reader.read(self._clock.monotonic()).state
+        stamps = [routed.stamp for routed in batch]
+        return seen is not None and is_affected(stamps, decided=state, seen=seen)
+
+    def _answered(self, keep: Sequence[RoutedQuery]) -> list[Produced]:
+        produced: dict[int, Produced] = {}
+        asked: dict[int, Asked] = {}
+        for row, routed in enumerate(keep):
+            ready = self._shelf.ready.get(routed.stamp.release)
+            if ready is None and self._preparer_wait(routed.stamp.release):
+                ready = self._shelf.ready.get(routed.stamp.release)
+            if ready is None:
+                detail = f"release {routed.stamp.release} cannot be prepared by this worker"
+                produced[row] = failure("unavailable", detail)
+            else:
+                asked[row] = Asked(routed.query.text, routed.stamp.domain, ready)
+        produced.update(zip(asked, self._run_model(list(asked.values())), strict=True))
+        return [produced[row] for row in range(len(keep))]
+
+    def _preparer_wait(self, release_id: str) -> bool:
+        wanted = self._reader.installed.resident if self._reader.installed else ()
+        self._preparer.want(tuple(dict.fromkeys([*wanted, release_id])))
+        return self._preparer.wait_for(release_id, self._limits.prepare_timeout_s)
+
+    def _run_model(self, asked: Sequence[Asked]) -> list[Produced]:
+        if not asked:
+            return []
+        try:
+            return self._engine.answer(asked)
+        except NotReady:
+            raise
+        except (RuntimeError, ValueError) as error:
+            # torch and faiss raise these for a batch they cannot run; every query is told, the stream goes on.
+            _log.error("model failed", batch=len(asked), error=type(error).__name__, detail=str(error)[:300])
+            return failed_batch(len(asked), error)
+
+    def _forwardings(self, plan: Plan, *, unconfirmed: bool) -> list[Outgoing]:
+        stamps = [self._new_stamp(each, unconfirmed=unconfirmed) for each in plan.forward]
+        rows = [
+            (stamp.origin, assignment_row(each.routed, stamp))
+            for each, stamp in zip(plan.forward, stamps, strict=True)
+        ]
+        at_ms = self._clock.now_ms()
+        return [
+            *(
+                self._publisher.forwarded(each, stamp)
+                for each, stamp in zip(plan.forward, stamps, strict=True)
+            ),
+            *self._publisher.assignments(assignment_batches(rows, worker=self._name), at_ms=at_ms),
+        ]
+
+    def _new_stamp(self, forwarding: Forwarding, *, unconfirmed: bool) -> Stamp:
+        """The new release's own rules choose the domain; where it is not ready here, the earlier choice stands."""
+        ready = self._shelf.ready.get(forwarding.assignment.release)
+        query, stamp = forwarding.routed.query, forwarding.routed.stamp
+        domain = stamp.domain if ready is None else choose_domain(ready.rules, query.text, query.domain)
+        return stamp.forwarded(forwarding.assignment, domain=domain, unconfirmed=unconfirmed)
+
+    def _endings(
+        self, ended: Sequence[tuple[RoutedQuery, Produced]], *, now_ms: int, unconfirmed: bool
+    ) -> list[Outgoing]:
+        judged = self._judged([produced for _, produced in ended])
+        outgoing: list[Outgoing] = []
+        rows = []
+        for (routed, produced), verdict in zip(ended, judged, strict=True):
+            receipt = self._receipt(routed, produced, now_ms)
+            answer = answer_event(
+                routed, produced, answered_at=now_ms, receipt=receipt, unconfirmed=unconfirmed
+            )
+            outgoing.append(self._publisher.answer(routed, answer))
+            rows.append((routed.stamp.origin, outcome_row(routed, produced, verdict, answered_at=now_ms)))
+        batches = outcome_batches(rows, worker=self._name, toxicity_classifier=self._classifier_name)
+        return [*outgoing, *self._publisher.outcomes(batches, at_ms=now_ms)]
+
+    @property
+    def _classifier_name(self) -> str:
+        return f"{self._toxicity.name}@{self._toxicity.version}"
+
+    def _judged(self, produced: Sequence[Produced]) -> list[Judged | None]:
+        spoken = [row for row, each in enumerate(produced) if each.text is not None]
+        judged: list[Judged | None] = [None] * len(produced)
+        if spoken:
+            scores = self._toxicity.classify([produced[row].text or "" for row in spoken])
+            for row, score in zip(spoken, scores, strict=True):
+                judged[row] = Judged(score.score, score.label)
+        return judged
+
+    def _receipt(self, routed: RoutedQuery, produced: Produced, now_ms: int) -> str | None:
+        if produced.text is None or routed.stamp.purpose != "user":
+            return None
+        stamp = routed.stamp
+        receipt = Receipt(
+            kind="answer",
+            query_id=routed.query.id,
+            question_sha256=question_digest(routed.query.text),
+            domain=stamp.domain,
+            release=stamp.release,
+            slot=stamp.slot,
+            epoch=stamp.epoch,
+            adapter=produced.adapter,
+            index=produced.index,
+            rules=produced.rules,
+            issued_at=now_ms,
+        )
+        return issue_receipt(receipt, self._signer)
+
+    def _count(self, ended: Sequence[tuple[RoutedQuery, Produced]], plan: Plan) -> None:
+        self._metrics.forwarded.inc(len(plan.forward))
+        for routed, produced in ended:
+            self._metrics.answered(routed.stamp, produced, self._clock.now_ms() - routed.stamp.assigned_at)
+
+    def _say_readiness(self, *, force: bool = False, stopping: bool = False) -> None:
+        ready, problems = tuple(sorted(self._shelf.ready)), self._preparer.problems
+        saying = (self._epoch, ready, tuple(problems.items()))
+        now = self._clock.monotonic()
+        is_due = now - self._said_at >= self._limits.readiness_interval_s
+        if not (force or is_due or saying != self._said):
+            return
+        self._said, self._said_at = saying, now
+        at_ms = self._clock.now_ms()
+        event = Readiness(
+            worker=self._name,
+            service="inference",
+            slot=self._limits.slot,
+            incarnation=self._incarnation,
+            epoch=self._epoch,
+            applied_at_us=self._applied_at_us,
+            releases=ready,
+            problems=tuple(f"{release}: {why}"[:500] for release, why in problems.items()),
+            at=at_ms,
+            stopping=stopping,
+        )
+        value, head = encode(
+            event,
+            source=f"inference/{self._name}",
+            event_id=f"{self._name}.{self._clock.now_us()}",
+            at_ms=at_ms,
+        )
+        self._producer.send(
+            Outgoing(
+                self._topics.name("readiness"), value, key=self._name.encode(), headers=head, partition=0
+            )
+        )
+
+
+def _in_time(routed: RoutedQuery, produced: Produced, now_ms: int) -> Produced:
+    """An answer that came too late becomes the deadline error that its asker was promised."""
+    if produced.error is not None or now_ms <= routed.deadline_at:
+        return produced
+    late = expired(routed, now_ms)
+    return failure(late.kind, late.detail)
