@@ -1,0 +1,163 @@
+"""The canary rule: PROMOTE, ABORT or HOLD from what `advance` has kept.
+
+Order of decision, after each window and each clock tick:
+
+1. ABORT when the mean of the abort gates' e-values reached 1 / alpha_abort, or one domain's reached its
+   share.
+2. Invalid data (wrong split of keys, no fresh window, missing labels): HOLD, then ABORT after
+   `invalid_ttl_s`.
+3. PROMOTE when every promote gate has 1 / alpha_promote now, traffic is enough and the literal limits hold.
+4. ABORT as inconclusive at `max_shadow` or `max_duration_s`; else HOLD.
+
+Evidence of harm goes before invalid data: a wrong split ends in an abort anyway, missing labels never add to
+harm, so waiting could only expose more users. P(ever abort | all gates fine) <= alpha_abort + alpha_domain
+and P(ever promote | some gate breached) <= alpha_promote at any number of looks (Ville; Berger 1982; Vovk,
+Wang).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .canary_state import CanaryState, advance, coverage, observe_baseline
+from .eprocess import log_e, mixture_log_e
+from .evidence import WATCH, abort_log_e, is_proven_safe, promote_log_e
+from .gate_rows import bounded_exp, gate_rows, quality_row, scope_processes, traffic_row
+from .policy import CanaryPolicy
+from .verdict import GateRow, QualityRow, TrafficRow, Verdict, VerdictKind
+
+__all__ = [
+    "CanaryPolicy",
+    "CanaryState",
+    "GateRow",
+    "QualityRow",
+    "TrafficRow",
+    "Verdict",
+    "VerdictKind",
+    "advance",
+    "judge",
+    "observe_baseline",
+]
+
+
+def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
+    """The verdict at `now`: pure, so the same state and time give the same words and numbers."""
+    gates = gate_rows(policy, state)
+    traffic = traffic_row(policy, state)
+    ruling = _rule(policy, state, now=now, gates=gates, traffic=traffic)
+    harm = float(mixture_log_e(abort_log_e(scope_processes(state, 0))))
+    safe = float(promote_log_e(scope_processes(state, 0)).min())
+    return Verdict(
+        kind=ruling.kind,
+        reason_code=ruling.reason_code,
+        summary=ruling.summary,
+        gates=gates,
+        traffic=traffic,
+        quality=quality_row(policy, state, now),
+        mean_e_abort=bounded_exp(harm),
+        min_e_promote=bounded_exp(safe),
+        may_ramp=ruling.kind is VerdictKind.HOLD
+        and _invalid(policy, state, now) is None
+        and not _is_trend_bad(policy, state),
+        decided_at=now,
+        windows=state.totals.windows,
+        windows_digest=state.windows_digest,
+        x_w_ms=state.x_w_ms,
+    )
+
+
+@dataclass(frozen=True)
+class _Ruling:
+    kind: VerdictKind
+    reason_code: str
+    summary: str
+
+
+def _rule(
+    policy: CanaryPolicy,
+    state: CanaryState,
+    *,
+    now: float,
+    gates: tuple[GateRow, ...],
+    traffic: TrafficRow,
+) -> _Ruling:
+    harm = _harm(state, gates)
+    if harm is not None:
+        return harm
+    invalid = _invalid(policy, state, now)
+    if invalid is not None:
+        code, since, why = invalid
+        if now - since > policy.invalid_ttl_s:
+            return _Ruling(VerdictKind.ABORT, code, f"{why} for more than {policy.invalid_ttl_s:g} s")
+        return _Ruling(VerdictKind.HOLD, code, why)
+    blocker = _blocker(policy, state, gates, traffic)
+    if blocker is None:
+        lines = "; ".join(gate.line for gate in gates if gate.kind == "promote")
+        return _Ruling(VerdictKind.PROMOTE, "all_gates_cleared", lines)
+    if state.totals.units_s >= policy.max_shadow:
+        seen = f"{state.totals.units_s} shadow units (limit {policy.max_shadow})"
+        why = f"undecided after {seen}: {blocker.summary}"
+        return _Ruling(VerdictKind.ABORT, "inconclusive", why)
+    if now - state.started_at >= policy.max_duration_s:
+        why = f"undecided after {policy.max_duration_s:g} s: {blocker.summary}"
+        return _Ruling(VerdictKind.ABORT, "inconclusive", why)
+    return blocker
+
+
+def _harm(state: CanaryState, gates: tuple[GateRow, ...]) -> _Ruling | None:
+    if state.abort_gate is not None:
+        line = next(g.line for g in gates if g.kind == "abort" and g.name == state.abort_gate)
+        return _Ruling(VerdictKind.ABORT, state.abort_gate, line)
+    for gate in gates:
+        if gate.kind == "domain" and gate.status == "breached":
+            return _Ruling(VerdictKind.ABORT, f"domain:{gate.name}", gate.line)
+    return None
+
+
+def _invalid(policy: CanaryPolicy, state: CanaryState, now: float) -> tuple[str, float, str] | None:
+    """(reason code, since when, words) of the first reason not to believe the data."""
+    if state.srm_at is not None:
+        keys = f"{state.srm.keys_shadow} shadow and {state.srm.keys_active} active keys"
+        evidence = f"e={bounded_exp(state.srm.max_log_e):.3g} >= {policy.srm_threshold:g}"
+        why = f"split of keys is wrong: {keys} at {state.srm.canary_bp / 100:g} %, {evidence}"
+        return "srm", state.srm_at, why
+    age = now - state.fresh_at
+    if age > policy.stale_ttl_s:
+        why = f"no window with traffic in both arms for {age:.0f} s"
+        return "stale", state.fresh_at + policy.stale_ttl_s, why
+    if state.coverage_bad_at is not None:
+        share = coverage(policy, state.totals)
+        return (
+            "coverage",
+            state.coverage_bad_at,
+            (f"only {share:.2%} of data carry outcome, latency and label (need {policy.label_coverage:.0%})"),
+        )
+    return None
+
+
+def _blocker(
+    policy: CanaryPolicy, state: CanaryState, gates: tuple[GateRow, ...], traffic: TrafficRow
+) -> _Ruling | None:
+    """Why the canary may not be promoted yet; None when it may."""
+    suspect = next((g for g in gates if g.kind == "domain" and g.status == "invalid"), None)
+    if suspect is not None:
+        return _Ruling(VerdictKind.HOLD, f"domain:{suspect.name}", suspect.line)
+    promote = [gate for gate in gates if gate.kind == "promote"]
+    literal = next((g for g in gates if g.literal_pass is False and g.kind in ("promote", "abort")), None)
+    proven = bool(is_proven_safe(promote_log_e(scope_processes(state, 0)), policy.alpha_promote))
+    if proven and traffic.is_met and literal is None:
+        return None
+    if not proven:
+        weakest = min(promote, key=lambda gate: gate.log_e)
+        return _Ruling(VerdictKind.HOLD, f"evidence:{weakest.name}", f"{weakest.line}; {weakest.needed}")
+    if not traffic.is_met:
+        width = traffic.ci_high - traffic.ci_low
+        why = f"{traffic.n_s:g} of {traffic.min_shadow} shadow units, error interval {width:.3f} wide"
+        return _Ruling(VerdictKind.HOLD, "traffic", why)
+    assert literal is not None
+    return _Ruling(VerdictKind.HOLD, f"literal:{literal.name}", literal.line)
+
+
+def _is_trend_bad(policy: CanaryPolicy, state: CanaryState) -> bool:
+    return float(log_e(state.processes[WATCH])[0]) >= -math.log(policy.alpha_abort)

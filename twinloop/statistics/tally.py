@@ -1,0 +1,147 @@
+"""What one closed window says: counts per arm and domain, and nothing about who asked what.
+
+A tally is the only thing a judge sees. It adds up across partitions (`merge`) and travels as plain JSON
+values. The unit is the sticky key: a key with m requests in a window contributes its mean, never m separate
+outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .latency import Sparse, merge_sparse, sparse_from_json
+
+
+@dataclass(frozen=True)
+class ArmTally:
+    """One arm in one window. Sums of unit means are real numbers between 0 and `units`."""
+
+    queries: int = 0
+    """Requests assigned to the arm."""
+    units: int = 0
+    """Units (sticky keys) among them."""
+    errors: float = 0.0
+    """Sum over units of the share that failed, timed out or has no outcome."""
+    missing: int = 0
+    """Requests without an outcome at their deadline (they are in `errors` too)."""
+    answered: int = 0
+    """Units with at least one answer: the denominator of latency and toxicity."""
+    latency: Sparse = ()
+    """Latency of answers; each answered unit weighs 1 in all. A failure is an error, never a latency."""
+    latency_missing: float = 0.0
+    """Share of answered units whose answers carry no usable latency."""
+    toxic: float = 0.0
+    """Sum over answered units of the mean toxic flag or score of labelled answers, missing labels as 0."""
+    toxic_missing: float = 0.0
+    """Sum over answered units of the share of answers without a label."""
+    citations_required: int = 0
+    citations_valid: int = 0
+    new_keys: int = 0
+    """Keys seen for the first time in this ramp step: the sample of the ratio check."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        data = asdict(self)
+        data["latency"] = [list(pair) for pair in self.latency]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ArmTally:
+        """The tally that `to_json` described."""
+        return cls(**{**data, "latency": sparse_from_json(data["latency"])})
+
+
+_SUMS = tuple(f.name for f in fields(ArmTally) if f.name != "latency")
+EMPTY_ARM = ArmTally()
+
+
+def merge_arms(left: ArmTally, right: ArmTally) -> ArmTally:
+    """Sum of two arms over disjoint requests."""
+    sums = {name: getattr(left, name) + getattr(right, name) for name in _SUMS}
+    return ArmTally(**sums, latency=merge_sparse(left.latency, right.latency))
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Both arms of one scope (the whole traffic or one domain)."""
+
+    active: ArmTally = EMPTY_ARM
+    shadow: ArmTally = EMPTY_ARM
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"active": self.active.to_json(), "shadow": self.shadow.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Arms:
+        """The arms that `to_json` described."""
+        return cls(ArmTally.from_json(data["active"]), ArmTally.from_json(data["shadow"]))
+
+
+def _merge_scopes(left: Arms, right: Arms) -> Arms:
+    return Arms(merge_arms(left.active, right.active), merge_arms(left.shadow, right.shadow))
+
+
+@dataclass(frozen=True)
+class WindowTally:
+    """One window [start, end) of assignment time (seconds), all decided under one routing epoch."""
+
+    start: float
+    end: float
+    epoch: int = 0
+    canary_bp: int = 0
+    """Intended shadow share in basis points during the window."""
+    total: Arms = field(default_factory=Arms)
+    domains: Mapping[str, Arms] = field(default_factory=dict)
+    late: int = 0
+    """Rows that came after their window had closed; counted, not used."""
+    duplicates: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.total.active.queries + self.total.shadow.queries == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "epoch": self.epoch,
+            "canary_bp": self.canary_bp,
+            "total": self.total.to_json(),
+            "domains": {name: self.domains[name].to_json() for name in sorted(self.domains)},
+            "late": self.late,
+            "duplicates": self.duplicates,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WindowTally:
+        """The tally that `to_json` described."""
+        scopes = {name: Arms.from_json(arms) for name, arms in data["domains"].items()}
+        return cls(**{**data, "total": Arms.from_json(data["total"]), "domains": scopes})
+
+
+def merge(left: WindowTally, right: WindowTally) -> WindowTally:
+    """Sum of two tallies of one epoch: partitions of a window, or neighbouring windows.
+
+    Raises ValueError for tallies of different epochs or shares: ramp steps are never pooled.
+    """
+    if (left.epoch, left.canary_bp) != (right.epoch, right.canary_bp):
+        raise ValueError(
+            f"tallies of epoch {left.epoch} at {left.canary_bp} bp and epoch {right.epoch} at "
+            f"{right.canary_bp} bp must not be pooled; judge them one after the other"
+        )
+    names = sorted({*left.domains, *right.domains})
+    none = Arms()
+    return WindowTally(
+        start=min(left.start, right.start),
+        end=max(left.end, right.end),
+        epoch=left.epoch,
+        canary_bp=left.canary_bp,
+        total=_merge_scopes(left.total, right.total),
+        domains={n: _merge_scopes(left.domains.get(n, none), right.domains.get(n, none)) for n in names},
+        late=left.late + right.late,
+        duplicates=left.duplicates + right.duplicates,
+    )
