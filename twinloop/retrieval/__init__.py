@@ -1,0 +1,1 @@
+"""Per-domain retrieval: documents with provenance, embedders, exact FAISS indexes with provable bytes."""
