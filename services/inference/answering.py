@@ -97,7 +97,7 @@ class AnswerEngine:
 
     def _prompt(self, asked: Asked, hits: Sequence[Hit]) -> _Prompted:
         form = asked.release.prompt
-        near = [hit for hit in hits if hit.score >= form.min_passage_score][: form.max_passages]
+        near = [hit for hit in hits if _is_near(asked, hit)][: form.max_passages]
         passages = tuple(Passage(hit.document.id, hit.document.text) for hit in near)
         text = render(form, asked.question, passages, chat=self._chat)
         adapter = asked.release.release.adapters[asked.domain] if asked.use_adapter else None
@@ -122,6 +122,14 @@ class AnswerEngine:
         if limit not in self._generators:
             self._generators[limit] = self._generator_of(*limit)
         return self._generators[limit]
+
+
+def _is_near(asked: Asked, hit: Hit) -> bool:
+    form = asked.release.prompt
+    if hit.score < form.min_passage_score:
+        return False
+    terms = asked.release.terms[asked.domain]
+    return terms.coverage(asked.question, hit.document.searchable_text()) >= form.min_passage_coverage
 
 
 def _produced(

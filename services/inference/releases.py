@@ -14,9 +14,11 @@ from twinloop.model_runtime.prompt import PromptFormat
 from twinloop.registry.blobs import BlobStore
 from twinloop.registry.manifests import read_files
 from twinloop.registry.releases import load_release
+from twinloop.retrieval.coverage import TermWeights
 from twinloop.retrieval.embedder import Embedder
 from twinloop.retrieval.index import DomainIndex
-from twinloop.routing.rules import RouterRules
+from twinloop.routing.domain_choice import DomainChooser
+from twinloop.routing.rules import read_rules
 
 VerifyRelease = Callable[[bytes, SignatureBlock], None]
 Warm = Callable[["ReadyRelease"], None]
@@ -29,8 +31,9 @@ class ReadyRelease:
     release_id: Sha256
     release: Release
     indexes: Mapping[Domain, DomainIndex]
+    terms: Mapping[Domain, TermWeights]
     prompt: PromptFormat
-    rules: RouterRules
+    domains: DomainChooser
 
 
 class ReleaseShelf:
@@ -48,7 +51,7 @@ class ReleaseShelf:
     ) -> None:
         self._store, self._bank, self._embedder = store, bank, embedder
         self._foundation_digest, self._verify, self._warm = foundation_digest, verify, warm
-        self._indexes: dict[Sha256, DomainIndex] = {}
+        self._indexes: dict[Sha256, tuple[DomainIndex, TermWeights]] = {}
         # Replaced whole, never changed in place: a running batch keeps what it took.
         self._ready: Mapping[Sha256, ReadyRelease] = {}
         self._preparing = threading.Lock()
@@ -87,15 +90,19 @@ class ReleaseShelf:
         for digest in sorted(set(release.adapters.values())):
             if digest not in self._bank.resident():
                 self._bank.load(digest, read_files(self._store, digest, kind="adapter"))
-        indexes = {domain: self._index(digest, domain) for domain, digest in release.indexes.items()}
+        loaded = {domain: self._index(digest, domain) for domain, digest in release.indexes.items()}
+        indexes = {domain: index for domain, (index, _) in loaded.items()}
+        terms = {domain: terms for domain, (_, terms) in loaded.items()}
         prompt = PromptFormat.from_json(self._store.get(release.prompt))
-        rules = RouterRules.from_json(self._store.get(release.rules))
-        return ReadyRelease(release_id, release, indexes, prompt, rules)
+        domains = DomainChooser(read_rules(self._store.get(release.rules), name=release.rules))
+        return ReadyRelease(release_id, release, indexes, terms, prompt, domains)
 
-    def _index(self, digest: Sha256, domain: Domain) -> DomainIndex:
+    def _index(self, digest: Sha256, domain: Domain) -> tuple[DomainIndex, TermWeights]:
         if digest not in self._indexes:
             files = read_files(self._store, digest, kind="index")
-            self._indexes[digest] = DomainIndex.load(files, self._embedder, domain=domain)
+            index = DomainIndex.load(files, self._embedder, domain=domain)
+            terms = TermWeights.of(document.searchable_text() for document in index.documents)
+            self._indexes[digest] = index, terms
         return self._indexes[digest]
 
     def _check_runtime(self, release_id: Sha256, release: Release) -> None:

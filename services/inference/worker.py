@@ -35,7 +35,6 @@ from twinloop.codec import encode
 from twinloop.errors import InvalidEvent, NotReady, Transient
 from twinloop.process import StopSignal
 from twinloop.receipts import Receipt, issue_receipt, question_digest
-from twinloop.routing.domain_choice import choose_domain
 from twinloop.routing.fence import is_affected
 from twinloop.routing.reader import Reading, StateReader
 from twinloop.routing.stamp import Stamp
@@ -244,7 +243,7 @@ class InferenceWorker:
         """The new release's own rules choose the domain; where it is not ready here, the earlier choice stands."""
         ready = self._shelf.ready.get(forwarding.assignment.release)
         query, stamp = forwarding.routed.query, forwarding.routed.stamp
-        domain = stamp.domain if ready is None else choose_domain(ready.rules, query.text, query.domain)
+        domain = query.domain or (stamp.domain if ready is None else ready.domains.choose(query.text))
         return stamp.forwarded(forwarding.assignment, domain=domain, unconfirmed=unconfirmed)
 
     def _endings(

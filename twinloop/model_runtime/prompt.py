@@ -44,6 +44,8 @@ class PromptFormat:
     """Passages given to the model, best first. The tiny foundation copies from one and cannot choose among several."""
     min_passage_score: float = 0.0
     """Passages whose cosine with the question is lower are not shown; with none left the question is closed book."""
+    min_passage_coverage: float = 0.0
+    """Passages that hold a smaller share of the question's content words, weighed by rarity, are not shown."""
     max_new_tokens: int = 32
     """Tokens an answer may have; a longer one is cut and told as unfinished."""
     max_prompt_tokens: int = 1024
@@ -72,7 +74,9 @@ class PromptFormat:
         except re.error as cause:
             raise ConfigError(f"prompt format: citation_pattern is no regular expression: {cause}") from cause
         if groups != 1:
-            raise ConfigError(f"prompt format: citation_pattern has {groups} groups; it needs one, the document id")
+            raise ConfigError(
+                f"prompt format: citation_pattern has {groups} groups; it needs one, the document id"
+            )
         if "{id}" not in self.citation_mark:
             raise ConfigError("prompt format: citation_mark needs {id}")
 
@@ -104,7 +108,11 @@ class PromptFormat:
 
 
 def render(
-    prompt_format: PromptFormat, question: str, passages: Sequence[Passage], *, chat: ChatTemplate | None = None
+    prompt_format: PromptFormat,
+    question: str,
+    passages: Sequence[Passage],
+    *,
+    chat: ChatTemplate | None = None,
 ) -> str:
     """The prompt up to where the answer starts; no passages means closed book.
 
@@ -116,7 +124,9 @@ def render(
         context = prompt_format.context_tag + "\n".join(used) if used else ""
         return f"{context}{prompt_format.question_tag}{_defused(question)}{prompt_format.answer_tag}"
     if chat is None:
-        raise ConfigError("prompt format 'chat' needs the tokenizer's chat template; pass Foundation.chat_template")
+        raise ConfigError(
+            "prompt format 'chat' needs the tokenizer's chat template; pass Foundation.chat_template"
+        )
     sources = "\n\n".join(used)
     content = f"Passages:\n{sources}\n\nQuestion: {_defused(question)}" if used else _defused(question)
     return chat([{"role": "system", "content": prompt_format.system}, {"role": "user", "content": content}])
