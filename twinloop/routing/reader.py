@@ -137,5 +137,5 @@ class StateReader:
         raw = self._disk_copy.load() if self._disk_copy is not None else None
         found = self._believed(raw) if raw is not None else None
         if isinstance(found, RoutingState):
-            self._core = ReaderCore(state=found, mode="hold")
+            self._core = ReaderCore(state=found, is_from_disk=True)
             self._installed = raw

@@ -1,7 +1,7 @@
 """How a reader of the routing key moves between FRESH, HOLD and STATIC: values in, values out.
 
-FRESH: the store answered this time. HOLD: it did not; nothing may be decided, Kafka keeps the queries. STATIC:
-it has not answered for `hold_max`; decide by the last known good state, marked unconfirmed (AWS calls this
+FRESH: the store answered this time. HOLD: it did not; nothing may be decided, Kafka keeps the queries.
+STATIC: it has not answered for `hold_max`; decide by the last known good state, marked unconfirmed (AWS calls this
 static stability). A state that may not be installed counts as no answer.
 """
 
@@ -37,6 +37,8 @@ class ReaderCore(msgspec.Struct, frozen=True):
     """All a reader remembers; `silent_since` is the monotonic time of the first read without an answer."""
 
     state: RoutingState | None = None
+    is_from_disk: bool = False
+    """The state was left by an earlier process and the store has confirmed nothing yet."""
     mode: Mode = "hold"
     silent_since: float | None = None
     problem: NoAnswer | None = None
@@ -44,7 +46,11 @@ class ReaderCore(msgspec.Struct, frozen=True):
 
 def observe_state(core: ReaderCore, state: RoutingState, *, now: float, policy: ReaderPolicy) -> ReaderCore:
     """After an answer whose signature held: installed and FRESH, or refused by the install rules."""
-    refusal = may_install(core.state, state)
+    current = core.state
+    if core.is_from_disk and current is not None and current.incarnation != state.incarnation:
+        # A new life of the decision log began while no process ran; only a running reader can tell a foreign one.
+        current = None
+    refusal = may_install(current, state)
     if refusal is not None:
         return observe_no_answer(core, refusal, now=now, policy=policy)
     return ReaderCore(state=state, mode="fresh")
@@ -60,4 +66,4 @@ def observe_no_answer(core: ReaderCore, problem: NoAnswer, *, now: float, policy
     since = now if core.silent_since is None else core.silent_since
     has_waited = now - since >= policy.hold_max_s
     mode: Mode = "static" if has_waited and core.state is not None else "hold"
-    return ReaderCore(state=core.state, mode=mode, silent_since=since, problem=problem)
+    return ReaderCore(core.state, core.is_from_disk, mode, since, problem)

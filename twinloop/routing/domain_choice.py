@@ -1,0 +1,105 @@
+"""Which domain a question belongs to by one release's rules: keywords first, likeness only where needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.event import DOMAINS, Domain
+from twinloop.retrieval.hashing_embedder import HashingEmbedder
+from twinloop.routing.rules import RouterRules, words_of
+
+_WORD = re.compile(r"\w+")
+
+Votes = tuple[tuple[int, float], ...]
+"""(index of the domain in DOMAINS, weight) for one keyword."""
+
+
+def choose_domain(rules: RouterRules, text: str, given: Domain | None = None) -> Domain:
+    """`given` where the producer fixed the domain, else the rules' choice.
+
+    Prepares the rules each time (milliseconds): whoever asks often keeps a DomainChooser.
+    """
+    return given or DomainChooser(rules).choose(text)
+
+
+class DomainChooser:
+    """Rules made ready to ask. Equal rules give equal choices on every machine."""
+
+    def __init__(self, rules: RouterRules) -> None:
+        self._min_score = rules.keyword_min_score
+        self._threshold = rules.similarity_threshold
+        self._fallback = rules.fallback
+        self._priorities = [rules.domains[domain].priority for domain in DOMAINS]
+        self._words: dict[str, Votes] = {}
+        self._phrases: dict[str, list[tuple[tuple[str, ...], Votes]]] = {}
+        self._read_keywords(rules)
+        self._embedder = HashingEmbedder(dim=rules.embedder.dim)
+        self._exemplars = [self._embedder.embed(rules.domains[domain].exemplars) for domain in DOMAINS]
+        self._top_k = rules.top_k
+
+    def choose(self, text: str) -> Domain:
+        """The domain of a question; never fails, the fallback is for what nothing speaks for."""
+        leaders = self._by_keywords(text)
+        if len(leaders) == 1:
+            return DOMAINS[leaders[0]]
+        likest = self._by_likeness(text, leaders or range(len(DOMAINS)))
+        if likest is not None:
+            return DOMAINS[likest]
+        if not leaders:
+            return self._fallback
+        return DOMAINS[max(leaders, key=lambda index: (self._priorities[index], -index))]
+
+    def _by_keywords(self, text: str) -> list[int]:
+        """The domains with the highest score, if it suffices: none, one, or several that tie."""
+        words = _WORD.findall(text.lower())
+        scores = [0.0] * len(DOMAINS)
+        phrases = self._phrases
+        for word in dict.fromkeys(words):
+            for index, weight in self._words.get(word, ()):
+                scores[index] += weight
+            if word in phrases:
+                self._score_phrases(scores, word, words)
+        best = max(scores)
+        if best < self._min_score:
+            return []
+        return [index for index, score in enumerate(scores) if score == best]
+
+    def _score_phrases(self, scores: list[float], first: str, words: list[str]) -> None:
+        for phrase, votes in self._phrases[first]:
+            length = len(phrase)
+            if any(
+                word == first and tuple(words[at : at + length]) == phrase for at, word in enumerate(words)
+            ):
+                for index, weight in votes:
+                    scores[index] += weight
+
+    def _by_likeness(self, text: str, candidates: Sequence[int]) -> int | None:
+        """The candidate with the likest exemplars, if they are like enough."""
+        if not any(self._exemplars[index].size for index in candidates):
+            return None
+        vector = self._embedder.embed([text])[0]
+        likeness = [(self._mean_likeness(self._exemplars[index], vector), index) for index in candidates]
+        best, found = max(likeness, key=lambda pair: (pair[0], self._priorities[pair[1]], -pair[1]))
+        return found if best >= self._threshold else None
+
+    def _mean_likeness(self, exemplars: NDArray[np.float32], vector: NDArray[np.float32]) -> float:
+        if not len(exemplars):
+            return 0.0
+        similarities = np.sort(exemplars @ vector)[::-1][: self._top_k]
+        # Rounded: a sum's last bits differ between processors, and a choice must not.
+        return round(float(similarities.mean()), 5)
+
+    def _read_keywords(self, rules: RouterRules) -> None:
+        votes: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+        for index, domain in enumerate(DOMAINS):
+            for keyword, weight in rules.domains[domain].keywords.items():
+                votes.setdefault(words_of(keyword), []).append((index, weight))
+        for words, found in votes.items():
+            if len(words) == 1:
+                self._words[words[0]] = tuple(found)
+            else:
+                self._phrases.setdefault(words[0], []).append((words, tuple(found)))
