@@ -1,0 +1,464 @@
+"""What becomes of every feedback and document: a fold of feedback, documents and decisions that says what to tell.
+
+waiting -> in training -> proposed -> trained; back to waiting when a candidate is superseded or its parent is no longer
+active; to quarantine when it fails. Statuses carry the log's times, so that reading the log again tells the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from schemas.decisions import Decision
+from schemas.documents import DocumentChange
+from schemas.event import DOMAINS, Domain
+from schemas.feedback import Disposition, Feedback, FeedbackStatus, QuarantinedFeedback
+from services.trainer.core.cleaning import Verdict
+from services.trainer.core.ledger_state import (
+    ActiveView,
+    Candidate,
+    LedgerState,
+    LoggedDocument,
+    Run,
+    TaughtRow,
+)
+from services.trainer.core.replay_buffer import ReplayBuffer, ReplayPolicy, open_buffer
+from services.trainer.core.rows import LogOrder, PendingRow, ReplayRow, replay_weight
+from services.trainer.core.selection import Selection, SelectionPolicy, over_rater_quota
+from services.trainer.core.training_schedule import DomainNews, Readiness
+
+Effect = FeedbackStatus | QuarantinedFeedback
+"""Something to tell; publishing it twice changes nothing, because the last status of an id holds."""
+
+
+@dataclass(frozen=True)
+class LifecyclePolicy:
+    """Bounds of what is remembered."""
+
+    selection: SelectionPolicy = field(default_factory=SelectionPolicy)
+    replay: ReplayPolicy = field(default_factory=ReplayPolicy)
+    max_seen_ids: int = 50_000
+    """Feedback ids remembered, so that a repeated id does nothing."""
+    max_kept_releases: int = 8
+    """Promoted releases whose rows can still go back to waiting or to quarantine after a rollback."""
+    candidate_patience_s: float = 6 * 3600.0
+    """A candidate without a decision for this long counts as superseded."""
+    rating_window: int = 200
+    """Ratings remembered a domain."""
+    max_attempts: int = 2
+    """How often one dataset is trained before its rows are quarantined."""
+
+
+class Ledger:
+    """The trainer's state and the only code that changes it; no clock, no I/O."""
+
+    def __init__(self, policy: LifecyclePolicy, state: LedgerState) -> None:
+        self.policy = policy
+        self.state = state
+
+    def buffer(self, domain: Domain) -> ReplayBuffer:
+        """The domain's replay buffer."""
+        return open_buffer(self.policy.replay, self.state.buffers[domain])
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def is_known(self, feedback_id: str) -> bool:
+        """True where this id was dealt with: its repetition is to be ignored without a word."""
+        return feedback_id in self.state.seen
+
+    def note_feedback(
+        self,
+        feedback: Feedback,
+        verdict: Verdict,
+        *,
+        domain: Domain | None,
+        release: str | None,
+        is_imported: bool,
+        order: LogOrder,
+    ) -> list[Effect]:
+        """Take in one feedback of a new id with what cleaning said about it."""
+        _remember(self.state.seen, feedback.id, None, self.policy.max_seen_ids)
+        at = order.timestamp_ms
+        told: list[Effect] = []
+        if verdict.status in ("rejected", "quarantined"):
+            return _set_aside(feedback, verdict, domain=domain, at=at)
+        if feedback.retracts is not None:
+            refusal = self._retract(feedback.retracts, feedback.rater, told, at)
+            if refusal is not None:
+                return [_status(feedback, "rejected", reason=refusal, domain=domain, at=at)]
+        if domain is not None and feedback.rating is not None:
+            window = self.state.ratings[domain]
+            window.append(int(feedback.rating == "down"))
+            del window[: -self.policy.rating_window]
+        if verdict.status == "counted" or domain is None or release is None:
+            return [*told, _status(feedback, "counted", domain=domain, at=at)]
+        if self.state.retracted.get(feedback.id) == feedback.rater:
+            return [*told, _status(feedback, "rejected", reason="retracted", domain=domain, at=at)]
+        row = PendingRow(
+            feedback=feedback, domain=domain, release=release, is_imported=is_imported, logged=order
+        )
+        self.state.pending[row.id] = row
+        self.state.not_before.pop(domain, None)
+        told.append(_status(feedback, "accepted", domain=domain, at=at))
+        return told + self._enforce_quota(at, of=(row.domain, row.rater))
+
+    def note_document(self, change: DocumentChange, *, order: LogOrder) -> None:
+        """Take in one document change; the last change of a document holds."""
+        document = LoggedDocument(change=change, logged=order)
+        self.state.held_documents.pop(document.key, None)
+        self.state.documents[document.key] = document
+        self.state.not_before.pop(change.domain, None)
+
+    def note_command(self, nonce: str, *, domains: Iterable[Domain]) -> None:
+        """An operator wants these domains trained now, held documents included."""
+        for domain in domains:
+            self.state.commanded[domain] = nonce
+            for key, document in list(self.state.held_documents.items()):
+                if document.change.domain == domain:
+                    self.state.documents[key] = self.state.held_documents.pop(key)
+
+    def note_pause(self, is_paused: bool) -> None:
+        """Stop or allow starting trainings; one that runs goes on."""
+        self.state.is_paused = is_paused
+
+    def is_new_nonce(self, nonce: str) -> bool:
+        """True once for each nonce."""
+        if nonce in self.state.nonces:
+            return False
+        self.state.nonces.append(nonce)
+        del self.state.nonces[:-1000]
+        return True
+
+    # -- decisions -------------------------------------------------------------------------------------------------
+
+    def is_news(self, decision: Decision) -> bool:
+        """True for the first record of a higher epoch or of another incarnation."""
+        active = self.state.active
+        if active is None or decision.state.incarnation != active.incarnation:
+            return True
+        return decision.epoch > active.epoch
+
+    def note_decision(self, decision: Decision, *, lineage: Sequence[str]) -> list[Effect]:
+        """Settle every proposed release by a decision for which `is_news` holds; `lineage` opens with the active."""
+        state = decision.state
+        is_restart = self.state.active is not None and state.incarnation != self.state.active.incarnation
+        self.state.active = ActiveView(
+            incarnation=state.incarnation,
+            epoch=decision.epoch,
+            release=state.active_release,
+            lineage=tuple(lineage),
+            revoked=state.revoked,
+        )
+        told: list[Effect] = []
+        for candidate in list(self.state.candidates.values()):
+            told += self._settle(candidate, decision, is_restart=is_restart)
+        if self.state.run is not None and self.state.run.parent != state.active_release:
+            told += self.cancel_run(decision.decided_at)
+        return told
+
+    def _settle(self, candidate: Candidate, decision: Decision, *, is_restart: bool) -> list[Effect]:
+        active = self.state.active
+        assert active is not None
+        at = decision.decided_at
+        ended = decision.kind in ("reject", "abort") and decision.release == candidate.release
+        if candidate.release in active.lineage:
+            return [] if candidate.stage == "promoted" else self._promote(candidate, at)
+        if candidate.release in active.revoked or (ended and candidate.stage == "undecided"):
+            reason = decision.reason if decision.release == candidate.release else "release_revoked"
+            return self._fail(candidate, f"{decision.kind}:{reason}", at)
+        is_waiting = candidate.stage == "undecided" and candidate.parent == active.release
+        if is_waiting and not is_restart and not self._is_superseded(candidate, decision):
+            return []
+        return self._give_back(candidate, at)
+
+    def _is_superseded(self, candidate: Candidate, decision: Decision) -> bool:
+        named = decision.evidence.get("superseded")
+        if isinstance(named, list) and candidate.release in named:
+            return True
+        # Of the candidates that wait the newest is staged: an older one of ours will not be any more.
+        if decision.kind != "stage" or decision.release == candidate.release:
+            return False
+        order = list(self.state.candidates)
+        return decision.release in order and order.index(decision.release) > order.index(candidate.release)
+
+    def expire_candidates(self, now_ms: int) -> list[Effect]:
+        """Take back the rows of candidates that nobody decided about for too long."""
+        told: list[Effect] = []
+        for candidate in list(self.state.candidates.values()):
+            age_ms = now_ms - candidate.proposed_at
+            if candidate.stage == "undecided" and age_ms > self.policy.candidate_patience_s * 1000:
+                told += self._give_back(candidate, now_ms)
+        return told
+
+    def _promote(self, candidate: Candidate, at: int) -> list[Effect]:
+        for taught in candidate.rows:
+            self._replay(taught)
+        for domain in {item.row.domain for item in candidate.rows}:
+            self.state.ratings[domain].clear()
+        self.state.candidates[candidate.release] = candidate.model_copy(update={"stage": "promoted"})
+        promoted = [name for name, item in self.state.candidates.items() if item.stage == "promoted"]
+        for name in promoted[: -self.policy.max_kept_releases]:
+            del self.state.candidates[name]
+        return [
+            _status(item.row.feedback, "trained", domain=item.row.domain, release=candidate.release, at=at)
+            for item in candidate.rows
+        ]
+
+    def _replay(self, taught: TaughtRow) -> None:
+        fresh, buffer = _as_replay(taught), self.buffer(taught.row.domain)
+        # What was taught about this question before and is not true any more must not be rehearsed.
+        outdated = [
+            row.id
+            for row in buffer.rows()
+            if row.question_key == fresh.question_key and row.answer_key != fresh.answer_key
+        ]
+        buffer.remove(outdated)
+        buffer.add([fresh])
+
+    def _fail(self, candidate: Candidate, reason: str, at: int) -> list[Effect]:
+        del self.state.candidates[candidate.release]
+        self._forget_taught(candidate)
+        self._hold_documents(candidate.documents)
+        self.state.failed_releases.append(candidate.release)
+        del self.state.failed_releases[:-100]
+        return self._quarantine(candidate.rows, f"release_failed:{reason}", at)
+
+    def _give_back(self, candidate: Candidate, at: int) -> list[Effect]:
+        del self.state.candidates[candidate.release]
+        self._forget_taught(candidate)
+        return self._wait_again(candidate.rows, candidate.documents, reason="release_superseded", at=at)
+
+    def _forget_taught(self, candidate: Candidate) -> None:
+        if candidate.stage == "promoted":
+            for taught in candidate.rows:
+                self.buffer(taught.row.domain).remove([taught.row.id])
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def news(self, now_ms: int) -> dict[Domain, DomainNews]:
+        """What waits, by domain; a postponed domain shows nothing."""
+        return {
+            domain: DomainNews() if now_ms < self.state.not_before.get(domain, 0) else self._news(domain)
+            for domain in DOMAINS
+        }
+
+    def _news(self, domain: Domain) -> DomainNews:
+        rows = [row for row in self.state.pending.values() if row.domain == domain]
+        changes = [item for item in self.state.documents.values() if item.change.domain == domain]
+        ratings = self.state.ratings[domain]
+        return DomainNews(
+            rows=len(rows),
+            oldest_row_at=min((row.order.timestamp_ms for row in rows), default=None),
+            documents=len(changes),
+            oldest_document_at=min((item.logged_at for item in changes), default=None),
+            ratings=len(ratings),
+            down_ratings=sum(ratings),
+        )
+
+    def readiness(self) -> Readiness:
+        """Whether a training may start."""
+        undecided = [item for item in self.state.candidates.values() if item.stage == "undecided"]
+        return Readiness(
+            has_active_release=self.state.active is not None,
+            is_paused=self.state.is_paused,
+            is_running=self.state.run is not None,
+            has_undecided_candidate=bool(undecided),
+            last_started_at=self.state.last_started_at,
+        )
+
+    def drop_unselected(self, selection: Selection, at: int) -> list[Effect]:
+        """Take the rows out that a selection refused, and say why."""
+        told: list[Effect] = []
+        for name, reason in selection.rejected.items():
+            row = self.state.pending.pop(name)
+            told.append(_status(row.feedback, "rejected", reason=reason, domain=row.domain, at=at))
+        rows = [self.state.pending.pop(name) for name in selection.quarantined]
+        for row in rows:
+            verdict = Verdict("quarantined", selection.quarantined[row.id], "selection")
+            told += _set_aside(row.feedback, verdict, domain=row.domain, at=at)
+        return told
+
+    def begin_run(self, run: Run) -> None:
+        """Move the run's rows and documents out of what waits."""
+        for taught in run.rows:
+            del self.state.pending[taught.row.id]
+        for document in run.documents:
+            del self.state.documents[document.key]
+        for domain in run.domains:
+            self.state.commanded.pop(domain, None)
+        self.state.run = run
+        self.state.last_started_at = run.started_at
+
+    def drop_documents(self, keys: Iterable[str]) -> None:
+        """Forget waiting changes that change nothing."""
+        for key in keys:
+            self.state.documents.pop(key, None)
+
+    def postpone(self, domain: Domain, until_ms: int) -> None:
+        """Leave a domain alone until then, or until something new comes: nothing in it made a dataset."""
+        self.state.not_before[domain] = until_ms
+        self.state.commanded.pop(domain, None)
+
+    def cancel_run(self, at: int) -> list[Effect]:
+        """Put everything of the running training back to where it waited."""
+        run, self.state.run = self.state.run, None
+        if run is None:
+            return []
+        return self._wait_again(run.rows, run.documents, reason=None, at=at)
+
+    def retry_run(self) -> bool:
+        """Count one more attempt at the running training; False where its attempts are used up."""
+        run = self.state.run
+        assert run is not None
+        if run.attempt >= self.policy.max_attempts:
+            return False
+        self.state.run = run.model_copy(update={"attempt": run.attempt + 1})
+        return True
+
+    def fail_run(self, reason: str, at: int) -> list[Effect]:
+        """End the running training for good: its rows are quarantined, its documents held."""
+        run, self.state.run = self.state.run, None
+        assert run is not None
+        self._hold_documents(run.documents)
+        return self._quarantine(run.rows, f"training_failed:{reason}", at)
+
+    def finish_run(self, release: str, at: int) -> list[Effect]:
+        """The run became a proposed release; one that failed before is not proposed again and fails at once."""
+        run = self.state.run
+        assert run is not None
+        if release in self.state.failed_releases:
+            return self.fail_run("same_release_failed_before", at)
+        self.state.run = None
+        # A release of the same id may stand here already, when rows came back and made the very same dataset again.
+        self.state.candidates.pop(release, None)
+        self.state.candidates[release] = Candidate(
+            release=release,
+            parent=run.parent,
+            rows=run.rows,
+            documents=run.documents,
+            proposed_at=at,
+        )
+        return []
+
+    # -- shared steps ----------------------------------------------------------------------------------------------
+
+    def _retract(self, target: str, rater: str, told: list[Effect], at: int) -> str | None:
+        """Withdraw `target` wherever it is; the reason where this rater may not."""
+        row = self._find(target)
+        if row is None:
+            replayed = next((r for d in DOMAINS for r in self.buffer(d).rows() if r.id == target), None)
+            if replayed is not None and replayed.rater != rater:
+                return "not_the_same_rater"
+            if replayed is not None:
+                self.buffer(replayed.domain).remove([target])
+            _remember(self.state.retracted, target, rater, self.policy.max_seen_ids)
+            return None
+        if row.rater != rater:
+            return "not_the_same_rater"
+        if self.state.run is not None and any(item.row.id == target for item in self.state.run.rows):
+            told += self.cancel_run(at)
+        self.state.pending.pop(target, None)
+        self.buffer(row.domain).remove([target])
+        for name, candidate in list(self.state.candidates.items()):
+            rest = tuple(item for item in candidate.rows if item.row.id != target)
+            self.state.candidates[name] = candidate.model_copy(update={"rows": rest})
+        told.append(_status(row.feedback, "rejected", reason="retracted", domain=row.domain, at=at))
+        return None
+
+    def _find(self, name: str) -> PendingRow | None:
+        if name in self.state.pending:
+            return self.state.pending[name]
+        taught = [*(self.state.run.rows if self.state.run else ())]
+        for candidate in self.state.candidates.values():
+            taught += candidate.rows
+        return next((item.row for item in taught if item.row.id == name), None)
+
+    def _wait_again(
+        self,
+        rows: Iterable[TaughtRow],
+        documents: Iterable[LoggedDocument],
+        *,
+        reason: str | None,
+        at: int,
+    ) -> list[Effect]:
+        told: list[Effect] = []
+        for item in rows:
+            self.state.pending[item.row.id] = item.row
+            self.state.not_before.pop(item.row.domain, None)
+            if reason is not None:
+                told.append(
+                    _status(item.row.feedback, "accepted", reason=reason, domain=item.row.domain, at=at)
+                )
+        for document in documents:
+            self.state.documents.setdefault(document.key, document)  # a newer change came meanwhile: it holds
+            self.state.not_before.pop(document.change.domain, None)
+        return told + self._enforce_quota(at)
+
+    def _enforce_quota(self, at: int, *, of: tuple[Domain, str] | None = None) -> list[Effect]:
+        rows = [row for row in self.state.pending.values() if of is None or (row.domain, row.rater) == of]
+        told: list[Effect] = []
+        for row in over_rater_quota(rows, self.policy.selection):
+            del self.state.pending[row.id]
+            told.append(_status(row.feedback, "rejected", reason="rater_quota", domain=row.domain, at=at))
+        return told
+
+    def _hold_documents(self, documents: Iterable[LoggedDocument]) -> None:
+        for document in documents:
+            if document.key not in self.state.documents:
+                self.state.held_documents[document.key] = document
+
+    def _quarantine(self, rows: Iterable[TaughtRow], reason: str, at: int) -> list[Effect]:
+        told: list[Effect] = []
+        for item in rows:
+            verdict = Verdict("quarantined", reason[:500], "gatekeeper" if "release" in reason else "trainer")
+            told += _set_aside(item.row.feedback, verdict, domain=item.row.domain, at=at)
+        return told
+
+
+def _as_replay(taught: TaughtRow) -> ReplayRow:
+    row = taught.row
+    return ReplayRow(
+        id=row.id,
+        domain=row.domain,
+        question=row.question,
+        answer=row.answer,
+        passage=taught.passage,
+        rater=row.rater,
+        weight=replay_weight(row.feedback),
+    )
+
+
+def _set_aside(feedback: Feedback, verdict: Verdict, *, domain: Domain | None, at: int) -> list[Effect]:
+    reason = verdict.reason or verdict.status
+    if verdict.status == "rejected":
+        return [_status(feedback, "rejected", reason=reason, domain=domain, at=at)]
+    return [
+        QuarantinedFeedback(feedback=feedback, reason=reason, detector=verdict.detector[:200], at=at),
+        _status(feedback, "quarantined", reason=reason, domain=domain, at=at),
+    ]
+
+
+def _status(
+    feedback: Feedback,
+    status: Disposition,
+    *,
+    reason: str | None = None,
+    domain: Domain | None,
+    release: str | None = None,
+    at: int,
+) -> FeedbackStatus:
+    return FeedbackStatus(
+        feedback_id=feedback.id,
+        query_id=feedback.query_id,
+        status=status,
+        reason=reason,
+        domain=domain,
+        release=release,
+        at=at,
+    )
+
+
+def _remember(memory: dict[str, None] | dict[str, str], name: str, value: str | None, limit: int) -> None:
+    memory[name] = value  # type: ignore[assignment]
+    while len(memory) > limit:
+        del memory[next(iter(memory))]

@@ -1,0 +1,115 @@
+"""Which texts say the same thing again: word shingles, MinHash to find pairs, exact Jaccard to decide them.
+
+Near-duplicates are dropped before training because repetition is what makes a small adapter memorise a line.
+Sources: Broder 1997, "On the resemblance and containment of documents"; Lee et al. 2022, "Deduplicating Training
+Data Makes Language Models Better".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.trainer.core.rows import text_key
+
+_WORD = re.compile(r"\w+")
+_MERSENNE = (1 << 61) - 1
+
+
+@dataclass(frozen=True)
+class NearDuplicatePolicy:
+    """When two texts count as one."""
+
+    threshold: float = 0.8
+    """Jaccard similarity of shingle sets from which two texts are near-duplicates."""
+    shingle_characters: int = 5
+    """Length of a shingle."""
+    bands: int = 32
+    """MinHash bands; a pair at the threshold is found with probability 1 - (1 - threshold**rows)**bands."""
+    rows: int = 4
+    """Hashes per band."""
+
+
+def shingles(text: str, characters: int) -> frozenset[str]:
+    """Overlapping pieces of the text's key; a shorter text is its own only shingle."""
+    key = text_key(text)
+    return frozenset(key[i : i + characters] for i in range(max(1, len(key) - characters + 1)))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Shared over all, 0..1; two empty sets are equal."""
+    union = len(one | other)
+    return len(one & other) / union if union else 1.0
+
+
+def minhash(pieces: Iterable[str], count: int) -> tuple[int, ...]:
+    """`count` minima of seeded linear hashes; equal for equal sets on every machine."""
+    values = [int.from_bytes(hashlib.blake2b(p.encode(), digest_size=8).digest(), "big") for p in pieces]
+    return tuple(
+        min((a * value + b) % _MERSENNE for value in values) if values else 0 for a, b in _coefficients(count)
+    )
+
+
+def near_duplicates(
+    texts: Sequence[tuple[str, str]],
+    policy: NearDuplicatePolicy,
+    *,
+    known: Sequence[tuple[str, str]] = (),
+) -> dict[str, str]:
+    """For each (id, text) that repeats an earlier one, the id it repeats; the first of a kind stays.
+
+    `known` texts were there before all of `texts` and are never reported themselves. Texts with different numbers or
+    bracketed ids are different facts, however alike they read. Pure: order and content decide alone.
+    """
+    index: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    kept: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+    repeated: dict[str, str] = {}
+    for position, (name, text) in enumerate((*known, *texts)):
+        pieces, facts = shingles(text, policy.shingle_characters), fact_marks(text)
+        keys = _band_keys(minhash(pieces, policy.bands * policy.rows), policy)
+        original = _first_alike(pieces, facts, keys, kept=kept, index=index, threshold=policy.threshold)
+        if original is not None and position >= len(known):
+            repeated[name] = original
+            continue
+        kept[name] = (pieces, facts)
+        for key in keys:
+            index.setdefault(key, []).append(name)
+    return repeated
+
+
+def fact_marks(text: str) -> frozenset[str]:
+    """The words that hold a digit, such as amounts and document ids: what makes two alike sentences differ."""
+    return frozenset(word for word in _WORD.findall(text.casefold()) if any(c.isdigit() for c in word))
+
+
+def _first_alike(
+    pieces: frozenset[str],
+    facts: frozenset[str],
+    keys: Sequence[tuple[int, tuple[int, ...]]],
+    *,
+    kept: Mapping[str, tuple[frozenset[str], frozenset[str]]],
+    index: Mapping[tuple[int, tuple[int, ...]], Sequence[str]],
+    threshold: float,
+) -> str | None:
+    candidates = dict.fromkeys(name for key in keys for name in index.get(key, ()))
+    for name in candidates:
+        other, other_facts = kept[name]
+        if facts == other_facts and jaccard(pieces, other) >= threshold:
+            return name
+    return None
+
+
+def _band_keys(signature: tuple[int, ...], policy: NearDuplicatePolicy) -> list[tuple[int, tuple[int, ...]]]:
+    rows = policy.rows
+    return [(band, signature[band * rows : (band + 1) * rows]) for band in range(policy.bands)]
+
+
+def _coefficients(count: int) -> list[tuple[int, int]]:
+    pairs = []
+    for number in range(count):
+        digest = hashlib.blake2b(f"twinloop minhash {number}".encode(), digest_size=16).digest()
+        a, b = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+        pairs.append((a % (_MERSENNE - 1) + 1, b % _MERSENNE))
+    return pairs

@@ -1,0 +1,107 @@
+"""When to train: enough rows, rows old enough, users turning away, documents waiting, or an operator's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.event import Domain
+
+
+@dataclass(frozen=True)
+class SchedulePolicy:
+    """What is news enough for a release."""
+
+    min_rows: int = 16
+    """Waiting corrections of a domain that start a training."""
+    max_age_s: float = 3600.0
+    """A correction that has waited this long starts one, however few there are."""
+    min_documents: int = 1
+    """Waiting document changes of a domain that refresh its index ..."""
+    documents_delay_s: float = 30.0
+    """... once the first of them has waited this long, so that a bulk import makes one release."""
+    drift_window: int = 200
+    """Ratings of a domain that are looked at, newest last."""
+    drift_min_ratings: int = 50
+    """Fewer say nothing."""
+    drift_down_share: float = 0.3
+    """Share of `down` among them that counts as drift."""
+    drift_min_rows: int = 4
+    """Waiting corrections that then suffice."""
+    cooldown_s: float = 0.0
+    """Least time between the starts of two trainings."""
+
+
+@dataclass(frozen=True)
+class DomainNews:
+    """What waits in one domain; times are milliseconds since 1970, None where nothing waits."""
+
+    rows: int = 0
+    oldest_row_at: int | None = None
+    documents: int = 0
+    oldest_document_at: int | None = None
+    ratings: int = 0
+    down_ratings: int = 0
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a training may start at all."""
+
+    has_active_release: bool
+    is_paused: bool
+    is_running: bool
+    has_undecided_candidate: bool
+    last_started_at: int | None
+
+
+@dataclass(frozen=True)
+class StartTraining:
+    """Train these domains now; the reason is one of `rows`, `age`, `drift`, `documents`, `command`."""
+
+    domains: tuple[Domain, ...]
+    reason: str
+
+
+def decide(
+    policy: SchedulePolicy,
+    news: Mapping[Domain, DomainNews],
+    readiness: Readiness,
+    *,
+    commanded: frozenset[Domain],
+    now_ms: int,
+) -> StartTraining | None:
+    """Start, or None; one training at a time, and none while a candidate waits for its decision unless commanded."""
+    if not readiness.has_active_release or readiness.is_running:
+        return None
+    ordered = [domain for domain in sorted(commanded) if news[domain].rows or news[domain].documents]
+    if ordered:
+        return StartTraining(tuple(ordered), "command")
+    if readiness.is_paused or readiness.has_undecided_candidate:
+        return None
+    last = readiness.last_started_at
+    if last is not None and now_ms - last < policy.cooldown_s * 1000:
+        return None
+    reasons = {domain: _reason(policy, entry, now_ms) for domain, entry in sorted(news.items())}
+    due = {domain: reason for domain, reason in reasons.items() if reason is not None}
+    if not due:
+        return None
+    return StartTraining(tuple(due), "+".join(dict.fromkeys(due.values())))
+
+
+def _reason(policy: SchedulePolicy, news: DomainNews, now_ms: int) -> str | None:
+    if news.rows >= policy.min_rows:
+        return "rows"
+    if news.oldest_row_at is not None and now_ms - news.oldest_row_at >= policy.max_age_s * 1000:
+        return "age"
+    if news.rows >= policy.drift_min_rows and _has_drifted(policy, news):
+        return "drift"
+    if news.oldest_document_at is not None and news.documents >= policy.min_documents:
+        return "documents" if now_ms - news.oldest_document_at >= policy.documents_delay_s * 1000 else None
+    return None
+
+
+def _has_drifted(policy: SchedulePolicy, news: DomainNews) -> bool:
+    if news.ratings < policy.drift_min_ratings:
+        return False
+    return news.down_ratings >= policy.drift_down_share * news.ratings
