@@ -1,14 +1,16 @@
 """One frozen base model, many LoRA adapters resident under their digests, and batches that mix them.
 
 The low-rank products of a mixed batch are computed together (the idea of Punica, arXiv 2310.18547, and S-LoRA,
-arXiv 2311.03285): factors of the distinct adapters are laid side by side, every row passes through all of them in one
-matrix product, and what is not the row's own is set to zero between A and B. Results equal one-adapter runs up to
-float rounding; rows without an adapter give the base model's exact output.
+arXiv 2311.03285). While one token per row is decoded, factors of the distinct adapters are laid side by side, every
+row passes through all of them in one product, and what is not the row's own is set to zero between A and B. While
+prompts are read there are many tokens per row, so each run of equal rows gets a product of its own. Results equal
+one-adapter runs up to float rounding; rows without an adapter give the base model's exact output.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,38 +28,52 @@ _KEPT_MIXES = 16
 
 
 @dataclass(frozen=True)
-class _Factors:
+class Factors:
     """One module's factors: `down` [sum of ranks, in] and `up` [out, sum of ranks], the scaling inside `up`."""
 
     down: torch.Tensor
     up: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _Mix:
-    """Distinct adapters laid side by side; `owner` [sum of ranks] says whose each low-rank column is."""
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """Distinct adapters laid side by side; `owner` [sum of ranks] says whose each low-rank column is.
 
-    modules: Mapping[str, _Factors]
+    Compared and hashed by identity: a decoder may key its own layout of the factors by it.
+    """
+
+    modules: Mapping[str, Factors]
     owner: torch.Tensor
 
 
 @dataclass(frozen=True)
-class ActiveRows:
-    """What one `use` block applies: the mix, and per row which low-rank columns are foreign (None: none are)."""
+class Segment:
+    """Neighbouring rows [start, end) under one adapter; `mix` holds it alone, None is the bare base."""
 
-    modules: Mapping[str, _Factors]
+    start: int
+    end: int
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
+class ActiveRows:
+    """What one `use` block applies, in two forms: runs of equal rows, and all rows against all their adapters."""
+
+    segments: tuple[Segment, ...]
+    mix: Mix
     foreign: torch.Tensor | None
+    """Boolean [rows, sum of ranks]: low-rank columns that are not the row's own; None where there are none."""
 
     def apply(self, module: str, *, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """y plus the rows' low-rank updates of x; x is [rows, tokens, in] or [rows, in], y likewise with out."""
-        factors = self.modules.get(module)
-        if factors is None:
+        """y [rows, tokens, out] plus the rows' low-rank updates of x [rows, tokens, in]; y may be changed in place."""
+        if self.foreign is not None and x.shape[1] > 1:
+            for segment in self.segments:
+                rows = slice(segment.start, segment.end)
+                if segment.mix is not None and module in segment.mix.modules:
+                    y[rows] += _update(segment.mix.modules[module], x[rows], None)
             return y
-        low = nn.functional.linear(x, factors.down)
-        if self.foreign is not None:
-            # Filled, not multiplied: an overflow in a foreign adapter must not become NaN here.
-            low = low.masked_fill(self.foreign if x.dim() == 3 else self.foreign[:, 0], 0.0)
-        return y + nn.functional.linear(low, factors.up)
+        factors = self.mix.modules.get(module)
+        return y if factors is None else y + _update(factors, x, self.foreign)
 
 
 class AdapterBank:
@@ -68,8 +84,8 @@ class AdapterBank:
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         # Both maps are replaced whole by one assignment and never changed in place: a running batch keeps what it took.
-        self._resident: Mapping[str, Mapping[str, _Factors]] = {}
-        self._mixes: OrderedDict[tuple[str, ...], _Mix] = OrderedDict()
+        self._resident: Mapping[str, Mapping[str, Factors]] = {}
+        self._mixes: OrderedDict[tuple[str, ...], Mix] = OrderedDict()
         self._writing = threading.Lock()
         self._thread = threading.local()
         modules = dict(model.named_modules())
@@ -111,6 +127,11 @@ class AdapterBank:
             self._thread.active = before
 
     @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(in, out) of every module an adapter may change, by its path in the model."""
+        return self._shapes
+
+    @property
     def active(self) -> ActiveRows | None:
         """What this thread's current `use` block applies."""
         return getattr(self._thread, "active", None)
@@ -121,7 +142,9 @@ class AdapterBank:
             hook.remove()
 
     def _hook(self, path: str) -> Any:
-        def add_update(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        def add_update(
+            _module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        ) -> torch.Tensor:
             active = self.active
             return output if active is None else active.apply(path, x=inputs[0], y=output)
 
@@ -137,12 +160,13 @@ class AdapterBank:
             raise NotReady(f"adapters {missing} are not resident; load them before the batch")
         mix = self._mix(distinct, resident)
         if len(distinct) == 1 and None not in rows:
-            return ActiveRows(mix.modules, None)
+            return ActiveRows((Segment(0, len(rows), mix),), mix, None)
+        alone = {digest: self._mix((digest,), resident) for digest in distinct}
         place = {digest: number for number, digest in enumerate(distinct)}
-        owners = torch.tensor([-1 if d is None else place[d] for d in rows], device=self._device)
-        return ActiveRows(mix.modules, (owners[:, None] != mix.owner[None, :])[:, None, :])
+        owners = torch.tensor([-1 if row is None else place[row] for row in rows], device=self._device)
+        return ActiveRows(_segments(rows, alone), mix, owners[:, None] != mix.owner[None, :])
 
-    def _mix(self, distinct: tuple[str, ...], resident: Mapping[str, Mapping[str, _Factors]]) -> _Mix:
+    def _mix(self, distinct: tuple[str, ...], resident: Mapping[str, Mapping[str, Factors]]) -> Mix:
         known = self._mixes.get(distinct)
         if known is not None:
             return known
@@ -154,28 +178,47 @@ class AdapterBank:
             self._mixes = kept
         return mix
 
-    def _fitted(self, digest: str, files: Mapping[str, bytes]) -> dict[str, _Factors]:
+    def _fitted(self, digest: str, files: Mapping[str, bytes]) -> dict[str, Factors]:
         adapter = parse_adapter(files)
         fitted = {}
         for path, (a, b) in adapter.factors.items():
             shape = self._shapes.get(path)
             if shape is None:
-                raise ArtifactError(f"adapter {digest}: this model has no linear module {path}; it is for another base")
-            if (a.shape[1], b.shape[0]) != shape:
                 raise ArtifactError(
-                    f"adapter {digest}: {path} maps {a.shape[1]} to {b.shape[0]}, this model's maps {shape[0]} to {shape[1]}"
+                    f"adapter {digest}: this model has no linear module {path}; it is for another base"
                 )
+            if (a.shape[1], b.shape[0]) != shape:
+                sizes = f"{a.shape[1]} to {b.shape[0]}, this model's {shape[0]} to {shape[1]}"
+                raise ArtifactError(f"adapter {digest}: {path} maps {sizes}; it is for another base")
             down = a.to(device=self._device, dtype=self._dtype).contiguous()
             up = (b.float() * adapter.config.scaling).to(device=self._device, dtype=self._dtype).contiguous()
             if not bool(torch.isfinite(down).all() and torch.isfinite(up).all()):
                 raise ArtifactError(f"adapter {digest}: {path} overflows {self._dtype}")
-            fitted[path] = _Factors(down, up)
+            fitted[path] = Factors(down, up)
         return fitted
+
+
+def _update(factors: Factors, x: torch.Tensor, foreign: torch.Tensor | None) -> torch.Tensor:
+    low = nn.functional.linear(x, factors.down)
+    if foreign is not None:
+        # Filled, not multiplied: an overflow in a foreign adapter must not become NaN here.
+        low = low.masked_fill(foreign[:, None] if x.dim() == 3 else foreign, 0.0)
+    return nn.functional.linear(low, factors.up)
+
+
+def _segments(rows: Sequence[str | None], alone: Mapping[str, Mix]) -> tuple[Segment, ...]:
+    segments, start = [], 0
+    for digest, run in itertools.groupby(rows):
+        end = start + len(list(run))
+        segments.append(Segment(start, end, None if digest is None else alone[digest]))
+        start = end
+    return tuple(segments)
 
 
 def _linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """(in, out) of every linear module but the output head, by path."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find_head: Any = getattr(model, "get_output_embeddings", None)
+    head = find_head() if find_head else None
     shapes = {}
     for path, module in model.named_modules():
         if module is head:
@@ -187,7 +230,7 @@ def _linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def _side_by_side(adapters: Sequence[Mapping[str, _Factors]], *, device: torch.device) -> _Mix:
+def _side_by_side(adapters: Sequence[Mapping[str, Factors]], *, device: torch.device) -> Mix:
     """Lay adapters next to each other; ranks may differ, and where one leaves a module alone it gets zeros."""
     ranks = [next(iter(adapter.values())).down.shape[0] for adapter in adapters]
     owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks)).to(device)
@@ -199,5 +242,5 @@ def _side_by_side(adapters: Sequence[Mapping[str, _Factors]], *, device: torch.d
             factors = adapter.get(path)
             downs.append(factors.down if factors else example.down.new_zeros(rank, example.down.shape[1]))
             ups.append(factors.up if factors else example.up.new_zeros(example.up.shape[0], rank))
-        modules[path] = _Factors(torch.cat(downs), torch.cat(ups, dim=1).contiguous())
-    return _Mix(modules, owner)
+        modules[path] = Factors(torch.cat(downs), torch.cat(ups, dim=1).contiguous())
+    return Mix(modules, owner)

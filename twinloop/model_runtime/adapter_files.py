@@ -1,4 +1,4 @@
-"""A LoRA adapter as bytes: PEFT's two files, read through an allow-list and written so that equal weights give equal bytes.
+"""A LoRA adapter as bytes: PEFT's two files, read through an allow-list, written deterministically.
 
 The config never reaches PEFT's own loader: it has fields that name modules to import (peft#3085).
 """
@@ -25,7 +25,15 @@ _KEY = re.compile(r"^base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<sid
 _TORCH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Fields whose value is read or is free text.
-_READ = {"r", "lora_alpha", "target_modules", "use_rslora", "fan_in_fan_out", "peft_type", "base_model_name_or_path"}
+_READ = {
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "fan_in_fan_out",
+    "peft_type",
+    "base_model_name_or_path",
+}
 _INERT = {"task_type", "peft_version", "revision", "inference_mode", "init_lora_weights", "lora_dropout"}
 # Fields PEFT writes with a harmless value; any other value would change the arithmetic or import code: refused.
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -112,8 +120,12 @@ def parse_config(document: bytes) -> AdapterConfig:
         if key not in _ONLY and key not in _READ and key not in _INERT:
             raise ArtifactError(f"{ADAPTER_CONFIG}: unknown key {key!r}")
     if values.get("peft_type") != "LORA":
-        raise ArtifactError(f"{ADAPTER_CONFIG}: peft_type is {values.get('peft_type')!r}; only LORA is served")
-    rank, alpha, targets = values.get("r"), values.get("lora_alpha"), values.get("target_modules")
+        raise ArtifactError(
+            f"{ADAPTER_CONFIG}: peft_type is {values.get('peft_type')!r}; only LORA is served"
+        )
+    rank: Any = values.get("r")
+    alpha: Any = values.get("lora_alpha")
+    targets: Any = values.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ArtifactError(f"{ADAPTER_CONFIG}: r={rank!r}; needs a whole number from 1 to {MAX_RANK}")
     if type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0:
@@ -165,7 +177,9 @@ def _paired(
         if match is None:
             raise ArtifactError(f"{ADAPTER_WEIGHTS}: tensor {key!r} is not a LoRA factor of a linear module")
         if tensor.dtype not in _TORCH_DTYPES or tensor.dim() != 2:
-            raise ArtifactError(f"{ADAPTER_WEIGHTS}: {key} is {tensor.dtype}, {tensor.dim()}-D; needs a float matrix")
+            raise ArtifactError(
+                f"{ADAPTER_WEIGHTS}: {key} is {tensor.dtype}, {tensor.dim()}-D; needs a float matrix"
+            )
         # A NaN or infinity would reach the other rows of a mixed batch.
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"{ADAPTER_WEIGHTS}: {key} holds a value that is not finite")
@@ -175,8 +189,9 @@ def _paired(
         if set(pair) != {"A", "B"}:
             raise ArtifactError(f"{ADAPTER_WEIGHTS}: {module} has only lora_{min(pair)}")
         if pair["A"].shape[0] != config.rank or pair["B"].shape[1] != config.rank:
+            ranks = f"{pair['A'].shape[0]}/{pair['B'].shape[1]}"
             raise ArtifactError(
-                f"{ADAPTER_WEIGHTS}: {module} has rank {pair['A'].shape[0]}/{pair['B'].shape[1]}, config says {config.rank}"
+                f"{ADAPTER_WEIGHTS}: {module} has rank {ranks}, the config says {config.rank}"
             )
         factors[module] = (pair["A"], pair["B"])
     if not factors:

@@ -70,7 +70,9 @@ class Foundation:
     def chat_template(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The tokenizer's own template up to the assistant's turn, for `prompt.render(..., chat=...)`."""
         if not self.tokenizer.chat_template:
-            raise ConfigError(f"foundation {self.spec.source}: its tokenizer has no chat template; use kind 'tagged'")
+            raise ConfigError(
+                f"foundation {self.spec.source}: its tokenizer has no chat template; use kind 'tagged'"
+            )
         text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         return str(text)
 
@@ -85,11 +87,12 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def pin_torch(threads: int = 1) -> None:
+def pin_torch(threads: int = 1, *, device: str = "cpu") -> None:
     """Fix the thread count and ask for deterministic kernels, for the whole process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # Some CUDA kernels (cumsum among them) have no deterministic form: there it warns, on a CPU it is a guard.
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -100,7 +103,7 @@ def load_foundation(spec: FoundationSpec, *, digest_of: DigestOf = folder_digest
     Raises ConfigError when there is no such foundation, the hub name has no pinned commit or the device is absent,
     and ArtifactError when the folder's bytes are not what `spec.digest` promises.
     """
-    pin_torch(spec.threads)
+    pin_torch(spec.threads, device=spec.device)
     _require_device(spec.device)
     folder = Path(spec.source)
     if folder.is_dir():
@@ -109,14 +112,20 @@ def load_foundation(spec: FoundationSpec, *, digest_of: DigestOf = folder_digest
     else:
         if spec.revision is None or not _COMMIT.match(spec.revision):
             raise ConfigError(
-                f"foundation {spec.source!r}: there is no such folder, and as a hub name it needs `revision` set to a "
-                "full commit id. Build the shipped tiny one with `python -m twinloop.foundation_training`, or mend the path"
+                f"foundation {spec.source!r}: no such folder, and a hub name needs `revision`, a full commit id. "
+                "Build the shipped tiny one with `python -m twinloop.foundation_training`, or mend the path"
             )
         digest, options = None, {"revision": spec.revision}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.source, trust_remote_code=False, use_safetensors=True, dtype=getattr(torch, spec.dtype), **options
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            spec.source, trust_remote_code=False, **options
+        )
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.source,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=getattr(torch, spec.dtype),
+            **options,
         )
     except (OSError, ValueError, KeyError) as cause:
         raise ConfigError(f"foundation {spec.source!r} cannot be loaded: {cause}") from cause
@@ -132,7 +141,7 @@ def _verified(folder: Path, spec: FoundationSpec, digest_of: DigestOf) -> str:
         )
     unsafe = sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES)
     if unsafe:
-        raise ArtifactError(f"foundation {folder}: {unsafe} could run code when read; only safetensors and JSON are loaded")
+        raise ArtifactError(f"foundation {folder}: {unsafe} could run code when read; take them out")
     return digest
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from twinloop.model_runtime.adapter_bank import AdapterBank
+from twinloop.model_runtime.decoding import Decoder, ModelDecoder
 from twinloop.model_runtime.foundation import Foundation
+from twinloop.model_runtime.llama_decoding import LlamaDecoder, is_small_llama
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class Generation:
     """Why nothing was generated (`prompt_too_long`, `prompt_empty`), else None."""
 
 
+def decoder_for(foundation: Foundation, bank: AdapterBank) -> Decoder:
+    """The fast path where the model is a small plain Llama, else Hugging Face's own forward."""
+    if is_small_llama(foundation.model):
+        return LlamaDecoder(foundation.model, bank)
+    return ModelDecoder(foundation.model)
+
+
 class Generator:
     """Greedy decoding with a KV cache; the same batch in the same order gives the same tokens.
 
@@ -49,25 +56,83 @@ class Generator:
         *,
         max_new_tokens: int = 32,
         max_prompt_tokens: int = 1024,
+        decoder: Decoder | None = None,
     ) -> None:
-        self._model, self._tokenizer = foundation.model, foundation.tokenizer
-        self._device = foundation.device
-        self._bank = bank
-        self._stop = torch.tensor(sorted(foundation.stop_ids), device=self._device)
+        self._tokenizer, self._device, self._bank = foundation.tokenizer, foundation.device, bank
+        self._stop = foundation.stop_ids
+        self._pad = next(iter(sorted(self._stop)), 0)
         self._max_new = max_new_tokens
         self._max_prompt = min(max_prompt_tokens, foundation.context_tokens - max_new_tokens)
+        self._decoder = decoder or decoder_for(foundation, bank)
 
     def answer_batch(self, items: Sequence[GenerationItem]) -> list[Generation]:
         """One generation per item, in order; raises NotReady when an adapter is not resident."""
-        raise NotImplementedError
+        prompts = [self._encoded(item.prompt) for item in items]
+        refusals = [self._refusal(prompt) for prompt in prompts]
+        # Rows of one adapter stand together, so that reading the prompts needs one product per adapter.
+        kept = sorted(
+            (row for row, refusal in enumerate(refusals) if refusal is None),
+            key=lambda row: items[row].adapter or "",
+        )
+        produced = dict(
+            zip(kept, self._greedy([prompts[n] for n in kept], [items[n] for n in kept]), strict=True)
+        )
+        return [
+            self._generation(
+                produced.get(row, ([], False)), prompt_tokens=len(prompts[row]), refused=refusals[row]
+            )
+            for row in range(len(items))
+        ]
 
     def next_token_logits(self, items: Sequence[GenerationItem]) -> torch.Tensor:
-        """Logits [items, vocabulary] right after each prompt: what a bit-for-bit comparison of two releases looks at."""
-        raise NotImplementedError
+        """Logits [items, vocabulary] right after each prompt, for bit-for-bit comparisons of two releases."""
+        prompts = [self._encoded(item.prompt) for item in items]
+        with torch.inference_mode(), self._bank.use([item.adapter for item in items]):
+            return self._decoder.start(*self._padded(prompts), room=0).clone()
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of a prompt, as the length limit counts them."""
-        return len(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        return len(self._encoded(prompt))
 
-    def _unused(self) -> Any:
-        return DynamicCache
+    def _greedy(
+        self, prompts: list[list[int]], items: Sequence[GenerationItem]
+    ) -> list[tuple[list[int], bool]]:
+        if not prompts:
+            return []
+        answers: list[list[int]] = [[] for _ in prompts]
+        running = set(range(len(prompts)))
+        with torch.inference_mode(), self._bank.use([item.adapter for item in items]):
+            logits = self._decoder.start(*self._padded(prompts), room=self._max_new)
+            for _ in range(self._max_new):
+                chosen = logits.argmax(-1)
+                for row, token in enumerate(chosen.tolist()):
+                    if row in running and token in self._stop:
+                        running.discard(row)
+                    elif row in running:
+                        answers[row].append(token)
+                if not running or len(answers[min(running)]) == self._max_new:
+                    break
+                logits = self._decoder.step(chosen)
+        return [(answer, row not in running) for row, answer in enumerate(answers)]
+
+    def _padded(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        length = max(map(len, prompts))
+        tokens = [[self._pad] * (length - len(prompt)) + prompt for prompt in prompts]
+        real = [[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts]
+        return torch.tensor(tokens, device=self._device), torch.tensor(real, device=self._device)
+
+    def _encoded(self, prompt: str) -> list[int]:
+        ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _refusal(self, prompt: list[int]) -> str | None:
+        if not prompt:
+            return "prompt_empty"
+        return "prompt_too_long" if len(prompt) > self._max_prompt else None
+
+    def _generation(
+        self, produced: tuple[list[int], bool], *, prompt_tokens: int, refused: str | None
+    ) -> Generation:
+        tokens, finished = produced
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Generation(text, tuple(tokens), finished, prompt_tokens, refused)

@@ -61,7 +61,10 @@ def build_examples(
         prompt = render(prompt_format, row.question, passages_of(row, prompt_format), chat=chat)
         prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         answer_ids = tokenizer(row.answer, add_special_tokens=False)["input_ids"] + end
-        if len(prompt_ids) > prompt_format.max_prompt_tokens or len(answer_ids) > prompt_format.max_new_tokens:
+        if (
+            len(prompt_ids) > prompt_format.max_prompt_tokens
+            or len(answer_ids) > prompt_format.max_new_tokens
+        ):
             raise ConfigError(
                 f"row {row.id}: {len(prompt_ids)} prompt and {len(answer_ids)} answer tokens; the prompt format allows "
                 f"{prompt_format.max_prompt_tokens} and {prompt_format.max_new_tokens}. Leave the row out"
@@ -85,7 +88,9 @@ def _row(line: str, *, where: str) -> TrainingRow:
     except ValueError as cause:
         raise ConfigError(f"{where}: not JSON: {cause}") from cause
     if not isinstance(values, dict) or not set(values) <= set(TrainingRow.__dataclass_fields__):
-        raise ConfigError(f"{where}: a row has the fields {sorted(TrainingRow.__dataclass_fields__)} and no other")
+        raise ConfigError(
+            f"{where}: a row has the fields {sorted(TrainingRow.__dataclass_fields__)} and no other"
+        )
     for name in ("id", "domain", "question", "answer"):
         if not isinstance(values.get(name), str) or not values[name].strip():
             raise ConfigError(f"{where}: {name} must be text that is not empty")
