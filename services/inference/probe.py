@@ -1,7 +1,8 @@
-"""Answers of one release to a fixed list of questions, without the bus: `python -m services.inference.probe`.
+"""Answers of releases to a fixed list of questions, without the bus: `python -m services.inference.probe`.
 
-Reads `{"id", "question", "domain"}` lines, answers them in that order in batches of fixed size, and prints one
-JSON line each. Two runs over the same release print the same bytes, which is what proves that a rollback restored it; `--retrieval off` and `--adapter off` show what each part contributes.
+Reads `{"id", "question", "domain"}` lines, answers them in that order in batches of fixed size, and prints one JSON
+line each. Two runs over the same release print the same bytes, which is what proves that a rollback restored it;
+`--retrieval off` and `--adapter off` show what each part contributes.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ class Client:
                 return answer.result(timeout=wait_s)
             except FutureTimeout as error:
                 raise Transient(
-                    f"query {identity}: no answer within {wait_s:g} s; is a router and a worker of the active slot running? "
-                    f"`twinloop status` says"
+                    f"query {identity}: no answer within {wait_s:g} s; `twinloop status` says whether a router and "
+                    "a worker of the active slot are running"
                 ) from error
 
     def rate(

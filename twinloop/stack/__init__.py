@@ -1,0 +1,1 @@
+"""One installation on this machine: its folders, its backend, its processes."""

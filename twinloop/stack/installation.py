@@ -1,0 +1,233 @@
+"""One installation brought up: keys, topics, first release, services; and taken down again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from twinloop.bus.admin import KafkaAdmin
+from twinloop.bus.settings import KafkaSettings
+from twinloop.errors import ConfigError
+from twinloop.signing import Role, create_keys
+from twinloop.stack.backend import Backend, EmbeddedBackend, ExternalBackend, LocalServersBackend, Profile
+from twinloop.stack.home import Home
+from twinloop.stack.supervisor import ServiceSpec, Supervisor, free_port
+from twinloop.topics import TopicCatalogue, TopicSettings
+
+KEYS: Mapping[str, tuple[Role, ...]] = {
+    "gatekeeper-1": ("gatekeeper",),
+    "inference-1": ("inference",),
+    "trainer-1": ("trainer",),
+    "operator-1": ("viewer", "operator", "break-glass"),
+    "approver-1": ("viewer", "operator", "approver"),
+    "approver-2": ("viewer", "operator", "approver"),
+}
+"""Keys an installation starts with; two approvers, because a forced promote needs two."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to bring up."""
+
+    home: Home
+    profile: Profile = "embedded"
+    configs: Path = Path("configs")
+    documents: Path | None = None
+    """JSONL of documents for the first release's indexes."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings laid over the configuration files, for every service."""
+    routers: int = 1
+    workers_per_slot: int = 1
+    with_trainer: bool = True
+    bootstrap_servers: str = ""
+    redis_url: str = ""
+    embedder: Mapping[str, Any] | None = None
+    """Embedder of the installation, where it is not the configured default."""
+
+
+class Installation:
+    """A running installation; leave the `with` block, or call `stop`, to take everything down."""
+
+    def __init__(self, plan: Plan, say: Say) -> None:
+        self.plan, self._say = plan, say
+        self.topics = TopicCatalogue.under(TopicSettings())
+        self._backend: Backend | None = None
+        self._supervisor: Supervisor | None = None
+        self.bootstrap_release = ""
+
+    @property
+    def backend(self) -> Backend:
+        if self._backend is None:
+            raise ConfigError("the installation is not up")
+        return self._backend
+
+    @property
+    def supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ConfigError("the installation is not up")
+        return self._supervisor
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        return KafkaSettings(bootstrap_servers=self.backend.bootstrap_servers)
+
+    def start(self) -> Installation:
+        """Bring everything up and wait until it serves; on any failure everything is taken down again."""
+        try:
+            self._prepare()
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop services, then the backend; safe to call twice."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        if self._backend is not None:
+            self._backend.stop()
+        self.plan.home.run_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> Installation:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def config_files(self, service: str) -> tuple[Path, Path]:
+        """The service's own file, then this installation's profile, which wins."""
+        return self.plan.configs / f"{service}.yaml", self.plan.home.profile
+
+    def run_module(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run one of the project's programs to its end and return what it printed; raises ConfigError on failure."""
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
+        if done.returncode != 0:
+            raise ConfigError(
+                f"python -m {module} ended with status {done.returncode}:\n{done.stderr[-3000:]}"
+            )
+        return done.stdout
+
+    def _prepare(self) -> None:
+        home = self.plan.home
+        if home.run_file.exists():
+            raise ConfigError(
+                f"{home.run_file} exists: this installation is running, or was killed. Stop it, or delete that file"
+            )
+        home.create()
+        create_keys(home.keys, KEYS)
+        self._backend = self._start_backend()
+        self._say(self._backend.description)
+        admin = KafkaAdmin(self.kafka)
+        admin.wait_ready()
+        admin.ensure_topics(self.topics.specs(), replication_factor=self.topics.settings.replication_factor)
+        home.profile.write_text(yaml.safe_dump(self._profile(), sort_keys=False), encoding="utf-8")
+        self.bootstrap_release = self._bootstrap()
+        self._say(f"first release {self.bootstrap_release[:12]}")
+
+    def _start_backend(self) -> Backend:
+        plan = self.plan
+        if plan.profile == "embedded":
+            return EmbeddedBackend(plan.home.backend, logs=plan.home.logs, topics=self.topics.specs())
+        if plan.profile == "kafka":
+            return LocalServersBackend(plan.home.backend)
+        if not (plan.bootstrap_servers and plan.redis_url):
+            raise ConfigError("profile external needs bootstrap servers and a Redis URL")
+        return ExternalBackend(bootstrap_servers=plan.bootstrap_servers, redis_url=plan.redis_url)
+
+    def _profile(self) -> dict[str, Any]:
+        home = self.plan.home
+        shared = {
+            "kafka": {"bootstrap_servers": self.backend.bootstrap_servers},
+            "redis": {"url": self.backend.redis_url},
+            "store": {"url": f"file://{home.store.resolve()}", "create_folder": True},
+            "keys": {"folder": str(home.keys.resolve())},
+            "state_folder": str(home.state.resolve()),
+            "topics": self.topics.settings.model_dump(),
+        }
+        return {**shared, **self.plan.settings}
+
+    def _bootstrap(self) -> str:
+        arguments = _config_arguments(self.config_files("trainer"))
+        if self.plan.documents is not None:
+            arguments += ["--documents", str(self.plan.documents)]
+        printed = self.run_module("services.trainer.bootstrap", arguments, timeout_s=180)
+        return str(json.loads(printed.strip().splitlines()[-1])["release_id"])
+
+    def _start_services(self) -> None:
+        specs = self._service_specs()
+        self._supervisor = Supervisor(specs, logs=self.plan.home.logs)
+        self._supervisor.start()
+        self._write_run_file()
+        self._say(f"starting {', '.join(spec.name for spec in specs)}")
+        self._supervisor.wait_ready([spec.name for spec in specs], timeout_s=180)
+
+    def _service_specs(self) -> list[ServiceSpec]:
+        plan = self.plan
+        specs = [
+            self._spec("gatekeeper", "0", {"TWINLOOP_GATEKEEPER__BOOTSTRAP_RELEASE": self.bootstrap_release})
+        ]
+        specs += [self._spec("router", str(number), {}) for number in range(plan.routers)]
+        for slot in ("blue", "green"):
+            for number in range(plan.workers_per_slot):
+                specs.append(self._spec("inference", f"{slot}-{number}", {"TWINLOOP_INFERENCE__SLOT": slot}))
+        if plan.with_trainer:
+            specs.append(self._spec("trainer", "0", {}))
+        return specs
+
+    def _spec(self, service: str, instance: str, environment: Mapping[str, str]) -> ServiceSpec:
+        port = free_port()
+        return ServiceSpec(
+            name=f"{service}-{instance}",
+            module=f"services.{service}",
+            configs=self.config_files(service),
+            environment={
+                "OMP_NUM_THREADS": "1",
+                "MKL_NUM_THREADS": "1",
+                "TWINLOOP_INSTANCE": instance,
+                "TWINLOOP_TELEMETRY__PORT": str(port),
+                **environment,
+            },
+            health_port=port,
+        )
+
+    def _write_run_file(self) -> None:
+        run = {
+            "profile": self.plan.profile,
+            "pid": os.getpid(),
+            "bootstrap_servers": self.backend.bootstrap_servers,
+            "redis_url": self.backend.redis_url,
+            "services": {
+                name: {"health_port": spec.health_port, "log": str(self.supervisor.children[name].log)}
+                for name, spec in self.supervisor.specs.items()
+            },
+        }
+        self.plan.home.run_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _config_arguments(paths: Sequence[Path]) -> list[str]:
+    return [argument for path in paths for argument in ("--config", str(path))]
