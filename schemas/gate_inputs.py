@@ -48,6 +48,8 @@ class PolicyChange(Frozen):
     policy: dict[str, JsonValue]
     software: Annotated[str, StringConstraints(max_length=64)]
     """Version of the code that decides from here on."""
+    origin_partitions: Annotated[int, Field(ge=1)]
+    """How many partitions' tallies make a whole window."""
 
 
 class ArmCounts(Frozen):
@@ -94,6 +96,9 @@ class Tally(Frozen):
     kind: Literal["tally"] = "tally"
     partition: Count
     window: WindowCounts
+    """Without queries it is a heartbeat: nothing before its end will come from this partition."""
+    open_from: Offset = -1
+    """Lowest offset of `assignments` in this partition whose window is still open; -1 where that is unknown."""
 
 
 class CommandSeen(Frozen):

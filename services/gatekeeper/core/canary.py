@@ -1,0 +1,268 @@
+"""The canary: a rising share of users, a verdict after every window, and one of promote, abort or hold."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from schemas.decisions import GateProgress, Progress
+from schemas.gate_inputs import BlobsChecked
+from services.gatekeeper.core.candidates import Outcome, end_candidate
+from services.gatekeeper.core.state import Bake, CanaryRun, Candidate, Card, Forcing, JudgeState
+from services.gatekeeper.core.turn import Turn, canary_of, mirror_of, without_canary
+from twinloop.canonical import sha256_hex
+from twinloop.statistics.canary_state import CanaryState, advance
+from twinloop.statistics.gates import judge
+from twinloop.statistics.latency import dense
+from twinloop.statistics.tally import WindowTally
+from twinloop.statistics.triggers import TriggerState
+from twinloop.statistics.verdict import Verdict, VerdictKind
+
+HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity"})
+"""Abort reasons that speak against the candidate itself; every other one only says that nothing was shown."""
+
+
+def salt_of(incarnation: str, epoch: int) -> str:
+    """The salt of the canary that starts with this epoch: new for each canary, known to nobody before it."""
+    return sha256_hex(f"{incarnation}:{epoch}".encode())
+
+
+def start_canary(turn: Turn, candidate: Candidate, *, qa: dict[str, Any]) -> None:
+    """Give the examined candidate its first share of users' queries."""
+    state, policy, routing = turn.state, turn.policy, turn.routing
+    first = policy.ramp.basis_points[0]
+    salt = salt_of(routing.incarnation, routing.epoch + 1)
+    turn.set(
+        stage=CanaryRun(
+            candidate=candidate,
+            since=state.now,
+            salt=salt,
+            step=0,
+            step_since=state.now,
+            step_units=0,
+            first_epoch=routing.epoch + 1,
+            memory=CanaryState.begin(policy.canary, now=state.now / 1000, baseline=dense(state.baseline)),
+            qa={"reason": qa["reason_code"], "lines": [row["line"] for row in qa["rows"]]},
+        )
+    )
+    mirror_salt = sha256_hex(f"{salt}:mirror".encode())
+    turn.decide(
+        "canary",
+        routing=routing.model_copy(
+            update={
+                "canary": canary_of(routing, basis_points=first, salt=salt),
+                "mirror": mirror_of(routing, basis_points=policy.ramp.mirror_basis_points, salt=mirror_salt),
+            }
+        ),
+        reason="qa_passed",
+        line=f"QA passed, {first / 100:g} % of subjects: {'; '.join(row['line'] for row in qa['rows'])}",
+        release=candidate.release,
+        evidence={"qa": cast(JsonValue, qa)},
+    )
+
+
+def advance_canary(turn: Turn, window: WindowTally) -> None:
+    """Fold one whole window into the canary's evidence."""
+    stage = turn.state.stage
+    if not isinstance(stage, CanaryRun) or window.epoch < stage.first_epoch:
+        return
+    memory = advance(turn.policy.canary, stage.memory, window, canary_seconds(turn.state, stage))
+    turn.set(stage=stage.model_copy(update={"memory": memory}))
+
+
+def watch_canary(turn: Turn) -> None:
+    """Judge now: abort, promote, ramp or hold."""
+    stage = turn.state.stage
+    if not isinstance(stage, CanaryRun):
+        return
+    verdict = judge(turn.policy.canary, stage.memory, canary_seconds(turn.state, stage))
+    if verdict.kind is VerdictKind.ABORT:
+        _abort(turn, stage, verdict)
+    elif stage.checking_since is not None:
+        _watch_blob_check(turn, stage)
+    elif verdict.kind is VerdictKind.PROMOTE or stage.forced_by is not None:
+        _move_to_promote(turn, stage, verdict)
+    elif _is_ramp_due(turn, stage, verdict):
+        ramp_to(turn, stage, step=stage.step + 1, reason="step_cleared", line=verdict.summary)
+    else:
+        say(turn, stage, verdict, needed=_needed(verdict))
+
+
+def canary_seconds(state: JudgeState, stage: CanaryRun) -> float:
+    """The canary's own clock: it stands still while paused, so that a pause neither ages nor stales it."""
+    paused_now = state.now - state.paused_at if state.paused_at is not None else 0
+    return (state.now - stage.paused_ms - min(paused_now, state.now - stage.since)) / 1000
+
+
+def ramp_to(
+    turn: Turn, stage: CanaryRun, *, step: int, reason: str, line: str, basis_points: int | None = None
+) -> None:
+    """Grow the share; the salt stays, so subjects are only ever added."""
+    share = basis_points or turn.policy.ramp.basis_points[step]
+    turn.set(
+        stage=stage.model_copy(
+            update={"step": step, "step_since": turn.state.now, "step_units": stage.memory.totals.units_s}
+        )
+    )
+    routing = turn.routing
+    turn.decide(
+        "ramp",
+        routing=routing.model_copy(
+            update={"canary": canary_of(routing, basis_points=share, salt=stage.salt)}
+        ),
+        reason=reason,
+        line=f"{share / 100:g} % of subjects: {line}",
+        release=stage.candidate.release,
+        evidence={"basis_points": share, "shadow_units": stage.memory.totals.units_s},
+    )
+
+
+def on_blobs_checked(turn: Turn, checked: BlobsChecked) -> None:
+    """The outgoing release can be restored (promote, if the evidence still holds), or it cannot (no promote)."""
+    stage = turn.state.stage
+    if not isinstance(stage, CanaryRun | Forcing) or checked.release != turn.routing.active_release:
+        return
+    if isinstance(stage, CanaryRun) and stage.checking_since is None:
+        return
+    if not checked.ok:
+        _no_promote(turn, stage, f"the outgoing release could not be restored: {checked.detail}")
+        return
+    if isinstance(stage, Forcing):
+        promote(
+            turn, stage.candidate, reason="manual", line=f"forced by {stage.by}: {stage.detail}", evidence={}
+        )
+        return
+    verdict = judge(turn.policy.canary, stage.memory, canary_seconds(turn.state, stage))
+    evidence: dict[str, JsonValue] = {"verdict": verdict.to_json(), "qa": stage.qa, **_approval(stage)}
+    if stage.forced_by is not None:
+        line = f"forced by {stage.forced_by}: {verdict.summary}"
+        promote(turn, stage.candidate, reason="manual", line=line, evidence=evidence)
+    elif verdict.kind is VerdictKind.PROMOTE:
+        line = "; ".join(gate.line for gate in verdict.gates if gate.kind == "promote")
+        promote(turn, stage.candidate, reason=verdict.reason_code, line=line, evidence=evidence)
+    else:
+        turn.set(stage=stage.model_copy(update={"checking_since": None}))
+        watch_canary(turn)
+
+
+def promote(
+    turn: Turn, candidate: Candidate, *, reason: str, line: str, evidence: dict[str, JsonValue]
+) -> None:
+    """Shadow becomes active; the outgoing release stays in its slot as `previous`."""
+    routing, state = turn.routing, turn.state
+    outgoing = routing.active_release
+    cards = dict(state.cards)
+    cards[outgoing] = cards[outgoing].model_copy(update={"outcome": "served"})
+    cards[candidate.release] = Card(rules=candidate.rules, parent=candidate.parent, outcome="serving")
+    turn.set(
+        stage=Bake(release=candidate.release, since=state.now),
+        cards=cards,
+        served=(*state.served, candidate.release),
+        active_since_epoch=routing.epoch + 1,
+        triggers=TriggerState.begin(turn.policy.rollback, now=state.now / 1000),
+        alarm=None,
+        feedback={},
+    )
+    turn.decide(
+        "promote",
+        routing=without_canary(routing).model_copy(update={"active": routing.shadow, "previous": outgoing}),
+        reason=reason,
+        line=line,
+        release=candidate.release,
+        evidence={
+            **evidence,
+            "outgoing": outgoing,
+            "feedback": "trained",
+            "feedback_seen": cast(JsonValue, dict(sorted(state.feedback.items()))),
+        },
+    )
+
+
+def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
+    """A progress line with every gate, at most every few seconds."""
+    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
+        return
+    routing = turn.routing
+    share = routing.canary.basis_points if routing.canary else 0
+    paused = f", paused by {turn.state.paused_by}" if turn.state.paused_by else ""
+    turn.progress(
+        Progress(
+            at=turn.state.now,
+            epoch=routing.epoch,
+            phase="canary",
+            release=stage.candidate.release,
+            line=f"canary {share / 100:g} %{paused}: {verdict.summary}"[:1000],
+            gates=tuple(
+                GateProgress.model_validate(
+                    {"name": f"{gate.kind}:{gate.name}", "line": gate.line[:500], "status": gate.status}
+                )
+                for gate in verdict.gates
+            ),
+            needed=needed[:500],
+        )
+    )
+
+
+def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
+    code = verdict.reason_code
+    outcome: Outcome = "failed" if code in HARM_REASONS or code.startswith("domain:") else "returned"
+    end_candidate(
+        turn,
+        stage.candidate,
+        outcome,
+        kind="abort",
+        reason=code,
+        line=verdict.summary,
+        evidence={"verdict": verdict.to_json(), "qa": stage.qa},
+    )
+
+
+def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
+    mode = turn.policy.promote.mode
+    if stage.forced_by is None and turn.state.paused_by is not None:
+        say(turn, stage, verdict, needed="resume: every gate is cleared, but promotion is paused")
+    elif stage.forced_by is None and mode == "approval" and stage.approved_by is None:
+        say(turn, stage, verdict, needed="an approver: every gate is cleared")
+    elif stage.forced_by is None and mode == "dry_run":
+        end_candidate(
+            turn,
+            stage.candidate,
+            "returned",
+            kind="abort",
+            reason="dry_run",
+            line=f"would be promoted: {verdict.summary}",
+            evidence={"verdict": verdict.to_json(), "qa": stage.qa},
+        )
+    else:
+        turn.set(stage=stage.model_copy(update={"checking_since": turn.state.now}))
+        turn.check_blobs()
+
+
+def _watch_blob_check(turn: Turn, stage: CanaryRun) -> None:
+    limit_s = turn.policy.promote.blob_check_timeout_s
+    if stage.checking_since is not None and turn.state.now - stage.checking_since > limit_s * 1000:
+        _no_promote(turn, stage, f"the outgoing release was not read back within {limit_s:g} s")
+
+
+def _no_promote(turn: Turn, stage: CanaryRun | Forcing, line: str) -> None:
+    end_candidate(turn, stage.candidate, "returned", kind="abort", reason="outgoing_incomplete", line=line)
+
+
+def _is_ramp_due(turn: Turn, stage: CanaryRun, verdict: Verdict) -> bool:
+    ramp = turn.policy.ramp
+    return (
+        verdict.may_ramp
+        and turn.state.paused_by is None
+        and stage.step + 1 < len(ramp.basis_points)
+        and turn.state.now - stage.step_since >= ramp.min_step_s * 1000
+        and stage.memory.totals.units_s - stage.step_units >= ramp.min_step_units
+    )
+
+
+def _needed(verdict: Verdict) -> str:
+    return "; ".join(gate.needed for gate in verdict.gates if gate.needed)
+
+
+def _approval(stage: CanaryRun) -> dict[str, JsonValue]:
+    return {"approved_by": stage.approved_by} if stage.approved_by else {}

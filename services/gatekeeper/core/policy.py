@@ -1,0 +1,166 @@
+"""The thresholds and durations every decision is measured against; its digest stands in each decision."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from schemas.event import Frozen
+from schemas.gate_inputs import PolicyChange
+from twinloop.canonical import digest_of
+from twinloop.errors import ConfigError
+from twinloop.statistics.policy import CanaryPolicy
+from twinloop.statistics.qa import QaPolicy
+from twinloop.statistics.triggers import TriggerPolicy
+
+Seconds = Annotated[float, Field(gt=0)]
+BasisPoints = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Section(Frozen):
+    """Part of a policy: frozen, unknown keys refused, described field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ReadinessPolicy(Section):
+    """When a candidate counts as prepared."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the live inference workers of both slots that must have the candidate ready."""
+    min_workers: Annotated[int, Field(ge=1)] = 1
+    """Ready workers each slot needs at least."""
+    live_s: Seconds = 15.0
+    """A worker silent for this long is not live and not waited for."""
+    timeout_s: Seconds = 300.0
+    """A candidate that is not ready by then is rejected as `not_ready`."""
+
+
+class ExaminationPolicy(Section):
+    """The QA dry run around the thresholds that statistics judges."""
+
+    timeout_s: Seconds = 600.0
+    """Probes without a result by then count as failed."""
+    paired: bool = False
+    """Whether the active release answers the same probes too, for the paired report."""
+
+
+class RampPolicy(Section):
+    """How a canary's share of traffic grows."""
+
+    basis_points: Annotated[tuple[BasisPoints, ...], Field(min_length=1)] = (100, 500, 1000)
+    """Shares of the buckets in rising order; at most 1000 (10 %)."""
+    min_step_s: Seconds = 60.0
+    """Least time at each share before the next."""
+    min_step_units: Annotated[int, Field(ge=0)] = 30
+    """Least shadow units seen at each share before the next."""
+    mirror_basis_points: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Share of users' queries of which the shadow gets an unseen copy during the canary; 0 is none."""
+
+    @field_validator("basis_points")
+    @classmethod
+    def rises(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)):
+            raise ValueError(f"must rise from step to step, got {list(steps)}")
+        return steps
+
+
+class PromotePolicy(Section):
+    """What happens once every gate is cleared."""
+
+    mode: Literal["automatic", "approval", "dry_run"] = "automatic"
+    """`approval` waits for an approver; `dry_run` says what it would do and aborts."""
+    blob_check_timeout_s: Seconds = 300.0
+    """The outgoing release's blobs must be read back by then, or the canary is aborted."""
+    bake_s: Seconds = 600.0
+    """How long the old slot stays warm and no candidate is staged after a promote."""
+
+
+class WatchPolicy(Section):
+    """The judge's own supervision."""
+
+    max_gap_s: Seconds = 30.0
+    """A longer gap between ticks during a canary aborts it as `unwatched`."""
+    progress_s: Seconds = 5.0
+    """A progress line at least this often while a stage runs."""
+    rollback_cooldown_s: Seconds = 600.0
+    """After an automatic rollback no other one follows for this long."""
+    baseline_units: Annotated[int, Field(ge=1)] = 4000
+    """Active answers kept as the latency yardstick of the next canary."""
+
+
+class GatePolicy(Section):
+    """Every threshold in force."""
+
+    qa: QaPolicy = QaPolicy()
+    """Limits of the QA dry run."""
+    examination: ExaminationPolicy = ExaminationPolicy()
+    """Time and form of the QA dry run."""
+    readiness: ReadinessPolicy = ReadinessPolicy()
+    """When a candidate counts as prepared."""
+    canary: CanaryPolicy = CanaryPolicy(domains=("law", "med", "fin", "gen"))
+    """Limits of the canary."""
+    ramp: RampPolicy = RampPolicy()
+    """How a canary's share grows."""
+    promote: PromotePolicy = PromotePolicy()
+    """What follows when every gate is cleared."""
+    rollback: TriggerPolicy = TriggerPolicy()
+    """Limits whose breach restores the previous release."""
+    watch: WatchPolicy = WatchPolicy()
+    """The judge's own supervision."""
+
+    @field_validator("qa", "canary", "rollback", mode="before")
+    @classmethod
+    def knows_every_key(cls, value: Any, info: Any) -> Any:
+        # Plain dataclasses ignore unknown keys; a mistyped threshold must not silently keep its default.
+        known = {
+            "qa": QaPolicy,
+            "canary": CanaryPolicy,
+            "rollback": TriggerPolicy,
+        }[info.field_name]
+        if isinstance(value, dict):
+            unknown = sorted(set(value) - {field.name for field in fields(known)})
+            if unknown:
+                raise ValueError(f"unknown key {', '.join(map(str, unknown))}")
+            if info.field_name == "canary":
+                value = {"domains": ("law", "med", "fin", "gen"), **value}
+        return value
+
+    @model_validator(mode="after")
+    def is_not_contradictory(self) -> GatePolicy:
+        whole_ramp_s = self.ramp.min_step_s * (len(self.ramp.basis_points) - 1)
+        if whole_ramp_s >= self.canary.max_duration_s:
+            raise ValueError(
+                f"ramp.min_step_s x {len(self.ramp.basis_points) - 1} steps take {whole_ramp_s:g} s, but "
+                f"canary.max_duration_s is {self.canary.max_duration_s:g} s: raise it or shorten the steps"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.model_dump(mode="json"))
+
+
+def policy_change(policy: GatePolicy, *, software: str, origin_partitions: int) -> PolicyChange:
+    """What to log where a gatekeeper is started with this policy."""
+    return PolicyChange(
+        digest=policy.digest,
+        policy=policy.model_dump(mode="json"),
+        software=software,
+        origin_partitions=origin_partitions,
+    )
+
+
+def read_policy(change: PolicyChange) -> GatePolicy:
+    """The logged policy; raises ConfigError where this software does not know it or its digest differs."""
+    try:
+        policy = GatePolicy.model_validate(change.policy)
+    except ValidationError as error:
+        raise ConfigError(
+            f"gate-inputs: the logged policy {change.digest[:12]} is not readable: {error}"
+        ) from error
+    if policy.digest != change.digest:
+        raise ConfigError(f"gate-inputs: the logged policy's digest is {policy.digest}, not {change.digest}")
+    return policy

@@ -1,0 +1,208 @@
+"""What the judge remembers: one frozen value that is plain JSON, so that a checkpoint is the value itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+from schemas.event import EpochMs, Frozen, Identifier, Sha256, Slot
+from schemas.gate_inputs import ProbeAnswer, ProbeMeasurement
+from schemas.routing import RoutingState
+from services.gatekeeper.core.policy import GatePolicy
+from twinloop.statistics.canary_state import CanaryState
+from twinloop.statistics.tally import TallyMerger
+from twinloop.statistics.triggers import TriggerState
+
+
+def _as_canary(value: Any) -> CanaryState:
+    return value if isinstance(value, CanaryState) else CanaryState.from_json(value)
+
+
+def _as_triggers(value: Any) -> TriggerState:
+    return value if isinstance(value, TriggerState) else TriggerState.from_json(value)
+
+
+def _as_merger(value: Any) -> TallyMerger:
+    return value if isinstance(value, TallyMerger) else TallyMerger.from_json(value)
+
+
+CanaryMemory = Annotated[
+    CanaryState, PlainValidator(_as_canary), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+TriggerMemory = Annotated[
+    TriggerState, PlainValidator(_as_triggers), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+MergerMemory = Annotated[
+    TallyMerger, PlainValidator(_as_merger), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+Histogram = tuple[tuple[int, float], ...]
+
+
+class Candidate(Frozen):
+    """A proposed release that may be staged."""
+
+    release: Sha256
+    parent: Sha256 | None
+    rules: Sha256
+    proposed_offset: int
+
+
+class Preparing(Frozen):
+    """The candidate stands in the shadow slot; workers load and verify it."""
+
+    name: Literal["preparing"] = "preparing"
+    candidate: Candidate
+    since: EpochMs
+
+
+class Examining(Frozen):
+    """The candidate answers the QA probes."""
+
+    name: Literal["examining"] = "examining"
+    candidate: Candidate
+    since: EpochMs
+    run: Identifier
+    sent_at: EpochMs | None = None
+    """When the probe set was logged; absent while the edge has not begun."""
+    probe_digest: Sha256 | None = None
+    probes: dict[Identifier, bool] = Field(default_factory=dict)
+    """Probe id to whether it needs a citation."""
+    answers: dict[str, ProbeAnswer] = Field(default_factory=dict)
+    """By `side/probe`."""
+    measurements: dict[str, ProbeMeasurement] = Field(default_factory=dict)
+
+
+class CanaryRun(Frozen):
+    """The candidate answers a share of users' queries."""
+
+    name: Literal["canary"] = "canary"
+    candidate: Candidate
+    since: EpochMs
+    salt: str
+    step: int
+    """Index into the ramp; shares an operator jumped to count as the step they reached."""
+    step_since: EpochMs
+    step_units: int
+    """Shadow units of the canary when the step began."""
+    first_epoch: int
+    """Tallies of earlier epochs belong to no canary or to an earlier one."""
+    memory: CanaryMemory
+    qa: dict[str, Any] = Field(default_factory=dict)
+    """Summary of the QA dry run, repeated in the promotion's evidence."""
+    approved_by: str | None = None
+    forced_by: str | None = None
+    checking_since: EpochMs | None = None
+    """When the outgoing release's blobs were asked for."""
+    paused_ms: int = 0
+
+
+class Forcing(Frozen):
+    """An approver ordered the promotion of a candidate under examination; only the blob check is still out."""
+
+    name: Literal["forcing"] = "forcing"
+    candidate: Candidate
+    by: Identifier
+    detail: str
+    since: EpochMs
+
+
+class Bake(Frozen):
+    """The watch after a promote."""
+
+    name: Literal["bake"] = "bake"
+    release: Sha256
+    since: EpochMs
+
+
+class Returning(Frozen):
+    """A rollback's target is not resident yet and is prepared in the shadow slot first."""
+
+    name: Literal["returning"] = "returning"
+    target: Sha256
+    rules: Sha256
+    reason: str
+    detail: str
+    since: EpochMs
+
+
+Stage = Annotated[Preparing | Examining | CanaryRun | Forcing | Bake | Returning, Field(discriminator="name")]
+
+
+class Worker(Frozen):
+    """The last thing one process said about itself."""
+
+    service: Literal["router", "inference"]
+    slot: Slot | None
+    epoch: int
+    releases: tuple[Sha256, ...]
+    problems: tuple[str, ...]
+    seen_at: EpochMs
+    """The judge's own time at which it was logged: workers' clocks are not compared with it."""
+
+
+class Card(Frozen):
+    """What must be known of a release to route to it again."""
+
+    rules: Sha256
+    parent: Sha256 | None
+    outcome: Literal["waiting", "staged", "serving", "served", "failed", "superseded", "returned"]
+    """`returned`: ended without being judged bad, so its feedback may be trained again."""
+
+
+class JudgeState(Frozen):
+    """Everything the next decision depends on."""
+
+    now: EpochMs = 0
+    offset: int = -1
+    """The last record of `gate-inputs` that was folded in."""
+    policy: GatePolicy | None = None
+    next_policy: GatePolicy | None = None
+    """Takes effect when no stage is running, so that no canary is judged by two policies."""
+    software: str = "unknown"
+    routing: RoutingState | None = None
+    """The last decided state, unsigned."""
+    last_decision: Sha256 | None = None
+    """Digest of the last decision without signatures."""
+    applied_epoch: int = 0
+    """The highest epoch that is known to have been installed."""
+    paused_by: str | None = None
+    paused_at: EpochMs | None = None
+    stage: Stage | None = None
+    waiting: Candidate | None = None
+    """The newest proposal that waits for its turn."""
+    cards: dict[Sha256, Card] = Field(default_factory=dict)
+    served: tuple[Sha256, ...] = ()
+    """Releases in the order in which they became active; the active one is last."""
+    revoked: tuple[Sha256, ...] = ()
+    active_since_epoch: int = 0
+    """Tallies of earlier epochs belong to an earlier active release."""
+    workers: dict[Identifier, Worker] = Field(default_factory=dict)
+    nonces: dict[Identifier, EpochMs] = Field(default_factory=dict)
+    """Nonces of commands until those expire."""
+    merger: MergerMemory = TallyMerger((0,))
+    """Windows that some partition has not passed yet."""
+    open_from: dict[int, int] = Field(default_factory=dict)
+    """By partition: the lowest offset of `assignments` whose window was still open at its last tally."""
+    shares: dict[int, int] = Field(default_factory=dict)
+    """Canary basis points by routing epoch, of the latest epochs."""
+    baseline: Histogram = ()
+    """Active latencies, the yardstick of the next canary."""
+    triggers: TriggerMemory | None = None
+    rollback_at: EpochMs | None = None
+    """When the last automatic rollback was decided."""
+    alarm: str | None = None
+    """A rollback trigger that fired with nothing to roll back to, told once."""
+    progress_at: EpochMs = 0
+    feedback: dict[str, int] = Field(default_factory=dict)
+    """Feedback statuses since the last promote."""
+
+
+def to_plain(state: JudgeState) -> dict[str, Any]:
+    """The state as plain JSON values."""
+    return state.model_dump(mode="json")
+
+
+def from_plain(data: dict[str, Any]) -> JudgeState:
+    """The state that `to_plain` described; folding on from it gives the same bytes."""
+    return JudgeState.model_validate(data)
