@@ -18,9 +18,8 @@ from .evidence import (
     Counts,
     abort_log_e,
     is_harmful,
-    specs,
     start_processes,
-    step_process,
+    step_processes,
 )
 from .policy import CanaryPolicy
 from .srm import SrmState, count_keys
@@ -159,11 +158,12 @@ def _pairs(weights: Floats) -> list[list[float | int]]:
 def observe_baseline(baseline: Floats | None, tally: WindowTally, *, keep: float = 20_000.0) -> Floats:
     """Active latency before a canary: add a window, halve the past beyond `keep` answers (an exact step)."""
     base = np.zeros(latency.BINS) if baseline is None else baseline
-    return _faded(base + latency.dense(tally.total.active.latency), keep)
+    return faded(base + latency.dense(tally.total.active.latency), keep)
 
 
-def _faded(weights: Floats, keep: float) -> Floats:
-    return weights * 0.5 if float(weights.sum()) > keep else weights
+def faded(weights: Floats, keep: float = 20_000.0) -> Floats:
+    """Histograms (shape B + [bins]), halved where they hold more than `keep`."""
+    return np.where(weights.sum(axis=-1, keepdims=True) > keep, weights * 0.5, weights)
 
 
 def advance(policy: CanaryPolicy, state: CanaryState, tally: WindowTally, now: float) -> CanaryState:
@@ -174,8 +174,8 @@ def advance(policy: CanaryPolicy, state: CanaryState, tally: WindowTally, now: f
     epoch or share closes the pool, so ramp steps are never mixed. `now` is the time of the log entry, in
     seconds.
     """
-    if tally.is_empty and not (tally.late or tally.duplicates):
-        return state
+    if tally.is_empty:
+        return replace(state, totals=state.totals.plus(tally))
     state = _note(policy, state, tally, now)
     pending = state.pending
     if pending is not None and (pending.epoch, pending.canary_bp) != (tally.epoch, tally.canary_bp):
@@ -247,13 +247,9 @@ def _close(policy: CanaryPolicy, state: CanaryState, window: WindowTally, now: f
     x_bin = yardstick_bin(policy, state.baseline)
     scopes = [window.total, *(window.domains.get(name, Arms()) for name in policy.domains)]
     counts = count(scopes, x_bin=x_bin, margin_ms=policy.p95_margin_ms)
-    one = counts.take(np.array([0]))
-    processes = dict(state.processes)
-    for name, spec in specs(policy).items():
-        is_skipped = cold and (name.endswith("_promote") or name.startswith("p95"))
-        if is_skipped or (name.startswith("p95") and x_bin is None):
-            continue
-        processes[name] = step_process(name, spec, processes[name], counts if name in HARM else one)
+    untimed = {name for name in state.processes if name.startswith("p95") and (cold or x_bin is None)}
+    unproven = {name for name in state.processes if name.endswith("_promote") and cold}
+    processes = step_processes(policy, state.processes, counts, skip=untimed | unproven)
     gate_log_e = abort_log_e({name: processes[name] for name in HARM})[0]
     gate = state.abort_gate
     if gate is None and bool(is_harmful(gate_log_e, policy.alpha_abort)):

@@ -7,9 +7,8 @@ procedure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from .eprocess import (
     EProcessState,
     Floats,
     OneArmSpec,
+    Step,
     log_e,
     mixture_log_e,
-    step,
     step_one_arm,
+    step_together,
 )
 from .policy import CanaryPolicy
 from .proportions import confidence_sequence
@@ -83,9 +83,9 @@ class Counts:
     toxic_s_harm: Floats
     toxic_s_safe: Floats
 
-    def take(self, rows: NDArray[Any]) -> Counts:
-        """The batch rows selected by an index or mask."""
-        return Counts(*(getattr(self, f.name)[rows] for f in fields(self)))
+    def first(self, rows: int) -> Counts:
+        """The first rows of the batch."""
+        return Counts(*(getattr(self, f.name)[:rows] for f in fields(self)))
 
 
 def start_processes(policy: CanaryPolicy, batch: tuple[int, ...]) -> dict[str, EProcessState]:
@@ -93,19 +93,39 @@ def start_processes(policy: CanaryPolicy, batch: tuple[int, ...]) -> dict[str, E
     return {name: EProcessState.start(spec, batch) for name, spec in specs(policy).items()}
 
 
-def step_process(name: str, spec: AnySpec, state: EProcessState, counts: Counts) -> EProcessState:
-    """One process after one window; the part of its name before the underscore says which counts it reads."""
-    is_harm = name.endswith("_abort")
-    if isinstance(spec, OneArmSpec):
-        return step_one_arm(
-            spec, state, counts.answered_s, counts.toxic_s_harm if is_harm else counts.toxic_s_safe
-        )
-    if name.startswith("p95_"):
-        slow_s, slow_a = (
-            (counts.slow_s_harm, counts.slow_a_harm) if is_harm else (counts.slow_s_safe, counts.slow_a_safe)
-        )
-        return step(spec, state, counts.answered_s, slow_s, counts.answered_a, slow_a)
-    return step(spec, state, counts.units_s, counts.errors_s, counts.units_a, counts.errors_a)
+def _two_arm_counts(name: str, counts: Counts) -> tuple[Floats, Floats, Floats, Floats]:
+    """The sums a two-arm process reads: the part of its name before the underscore says which."""
+    if name == "p95_abort":
+        return counts.answered_s, counts.slow_s_harm, counts.answered_a, counts.slow_a_harm
+    if name == "p95_promote":
+        return counts.answered_s, counts.slow_s_safe, counts.answered_a, counts.slow_a_safe
+    return counts.units_s, counts.errors_s, counts.units_a, counts.errors_a
+
+
+def step_processes(
+    policy: CanaryPolicy,
+    processes: Mapping[str, EProcessState],
+    counts: Counts,
+    *,
+    skip: Collection[str] = (),
+) -> dict[str, EProcessState]:
+    """All processes after one window, except those to `skip`. States with fewer rows read the first rows."""
+    after = dict(processes)
+    names: list[str] = []
+    steps: list[Step] = []
+    for name, spec in specs(policy).items():
+        if name in skip:
+            continue
+        state = processes[name]
+        mine = counts.first(len(state.n_s))
+        if isinstance(spec, OneArmSpec):
+            flagged = mine.toxic_s_harm if name.endswith("_abort") else mine.toxic_s_safe
+            after[name] = step_one_arm(spec, state, mine.answered_s, flagged)
+        else:
+            names.append(name)
+            steps.append((spec, state, _two_arm_counts(name, mine)))
+    after.update(zip(names, step_together(steps), strict=True))
+    return after
 
 
 def abort_log_e(processes: Mapping[str, EProcessState]) -> Floats:

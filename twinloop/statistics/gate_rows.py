@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 import numpy as np
 
 from . import latency
 from .canary_state import P95, CanaryState, coverage
-from .eprocess import EProcessState, Floats, anytime_p, log_e, mixture_log_e
+from .eprocess import AnySpec, EProcessState, Floats, anytime_p, log_e, mixture_log_e
 from .evidence import (
     ABORT_GATES,
     HARM,
@@ -35,7 +36,6 @@ _PROCESS = {
     ("p95", "promote"): "p95_promote",
     ("toxicity", "promote"): "toxicity_promote",
 }
-_OUTCOME = {"error_margin": "error", "early_stop": "error", "p95": "slow", "toxicity": "toxic"}
 
 
 def bounded_exp(value: float) -> float:
@@ -52,15 +52,15 @@ def scope_processes(state: CanaryState, row: int) -> dict[str, EProcessState]:
 def gate_rows(policy: CanaryPolicy, state: CanaryState) -> tuple[GateRow, ...]:
     """Abort gates, promote gates, the trend watch and one row per domain, in that order."""
     processes = scope_processes(state, 0)
-    estimates = _estimates(policy, state)
+    harm, safety = _estimates(policy, state, "abort"), _estimates(policy, state, "promote")
     abort, promote = abort_log_e(processes), promote_log_e(processes)
     mean_harm = bounded_exp(float(mixture_log_e(abort)))
     rows = [
-        _abort_row(policy, state, name, float(abort[i]), estimates[name], mean_harm)
+        _abort_row(policy, state, name, float(abort[i]), harm[name], mean_harm)
         for i, name in enumerate(ABORT_GATES)
     ]
     rows += [
-        _promote_row(policy, state, name, float(promote[i]), estimates[name])
+        _promote_row(policy, state, name, float(promote[i]), safety[name])
         for i, name in enumerate(PROMOTE_GATES)
     ]
     rows.append(_trend_row(policy, state))
@@ -149,8 +149,7 @@ def _row(
     return GateRow(
         name=name,
         kind=kind,
-        null=spec.null_text(_OUTCOME[name])
-        + (f" or <= error(active) + {policy.early_stop_floor:g}" if name == "early_stop" else ""),
+        null=_null_text(policy, spec, name),
         r=getattr(spec, "r", 0.0),
         c=spec.c if hasattr(spec, "c") else spec.limit,
         alpha=alpha,
@@ -216,7 +215,7 @@ def _domain_row(policy: CanaryPolicy, state: CanaryState, row: int, name: str) -
     log_now, alpha = float(mixture_log_e(gates)), policy.alpha_domain / len(policy.domains)
     breached, suspect = log_now >= -math.log(alpha), log_now >= -math.log(policy.alpha_abort)
     error = processes["error_abort"]
-    s, a = (_rate(float(x), float(n)) for x, n in ((error.x_s, error.n_s), (error.x_a, error.n_a)))
+    s, a = _rate(error.x_s, error.n_s), _rate(error.x_a, error.n_a)
     sign = ">=" if breached else "<"
     return GateRow(
         name=name,
@@ -252,6 +251,14 @@ def _gate_maxima(processes: dict[str, EProcessState]) -> Floats:
     early = np.minimum(processes["ratio_abort"].max_log_e, processes["floor_abort"].max_log_e)
     rest = (processes[name].max_log_e for name in ("error_abort", "p95_abort", "toxicity_abort"))
     return np.stack([early, *rest], axis=-1)
+
+
+def _null_text(policy: CanaryPolicy, spec: AnySpec, name: str) -> str:
+    if name == "p95":
+        sign = "<=" if spec.direction == "up" else ">="
+        return f"share(shadow > x_w + {policy.p95_margin_ms:g} ms) {sign} share(active > x_w), x_w = active p95 before"
+    text = spec.null_text("toxic" if name == "toxicity" else "error")
+    return f"{text} or <= error(active) + {policy.early_stop_floor:g}" if name == "early_stop" else text
 
 
 def traffic_row(policy: CanaryPolicy, state: CanaryState) -> TrafficRow:
@@ -301,29 +308,28 @@ class _Estimate:
     literal: bool | None
 
 
-def _estimates(policy: CanaryPolicy, state: CanaryState) -> dict[str, _Estimate]:
-    process = state.processes["error_promote"]
-    n_s, x_s, n_a, x_a = (float(v[0]) for v in (process.n_s, process.x_s, process.n_a, process.x_a))
-    within, not_doubled = is_error_literally_fine(policy, *(np.array(v) for v in (n_s, x_s, n_a, x_a)))
+def _estimates(policy: CanaryPolicy, state: CanaryState, kind: str) -> dict[str, _Estimate]:
+    """Point estimates; those of kind `abort` count the warm-up, those of kind `promote` do not."""
+    error, toxic = state.processes[f"error_{kind}"], state.processes[f"toxicity_{kind}"]
+    within, not_doubled = (
+        bool(fine[0])
+        for fine in is_error_literally_fine(
+            policy, error.n_s[:1], error.x_s[:1], error.n_a[:1], error.x_a[:1]
+        )
+    )
     absolute = policy.error_mode == "absolute"
     margin = f"+ {policy.error_margin * 100:g} pts" if absolute else f"x {1 + policy.error_margin:g}"
-    harm = state.processes["error_abort"]
-    all_s, all_a = _rate(harm.x_s[0], harm.n_s[0]), _rate(harm.x_a[0], harm.n_a[0])
-    s, a = _rate(x_s, n_s), _rate(x_a, n_a)
-    toxic = state.processes["toxicity_promote"]
+    s, a = _rate(error.x_s[0], error.n_s[0]), _rate(error.x_a[0], error.n_a[0])
     toxic_s = _rate(toxic.x_s[0], toxic.n_s[0])
+    toxic_fine = toxic_s is not None and toxic_s <= policy.toxicity_max
     p95_s, p95_a = _p95(state.latency_s), _p95(state.latency_a)
     p95_fine = p95_s is not None and p95_a is not None and p95_s <= p95_a + policy.p95_margin_ms
+    ratio = f"{policy.early_stop_ratio:g} x {_percent(a)}"
     return {
         "error_margin": _Estimate(
-            s, a, _compare(f"error {_percent(s)}", bool(within), f"{_percent(a)} {margin}"), bool(within)
+            s, a, _compare(f"error {_percent(s)}", within, f"{_percent(a)} {margin}"), within
         ),
-        "early_stop": _Estimate(
-            all_s,
-            all_a,
-            f"error {_percent(all_s)} against {policy.early_stop_ratio:g} x {_percent(all_a)}",
-            bool(not_doubled),
-        ),
+        "early_stop": _Estimate(s, a, f"error {_percent(s)} against {ratio}", not_doubled),
         "p95": _Estimate(
             p95_s,
             p95_a,
@@ -333,12 +339,8 @@ def _estimates(policy: CanaryPolicy, state: CanaryState) -> dict[str, _Estimate]
         "toxicity": _Estimate(
             toxic_s,
             None,
-            _compare(
-                f"toxicity {_percent(toxic_s)}",
-                toxic_s is not None and toxic_s <= policy.toxicity_max,
-                _percent(policy.toxicity_max),
-            ),
-            toxic_s is not None and toxic_s <= policy.toxicity_max,
+            _compare(f"toxicity {_percent(toxic_s)}", toxic_fine, _percent(policy.toxicity_max)),
+            toxic_fine,
         ),
     }
 
@@ -347,8 +349,8 @@ def _compare(left: str, holds: bool, right: str) -> str:
     return f"{left} {'<=' if holds else '>'} {right}"
 
 
-def _rate(x: float, n: float) -> float | None:
-    return float(x) / float(n) if n > 0 else None
+def _rate(x: SupportsFloat, n: SupportsFloat) -> float | None:
+    return float(x) / float(n) if float(n) > 0 else None
 
 
 def _p95(weights: Floats) -> float | None:

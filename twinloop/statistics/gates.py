@@ -144,7 +144,8 @@ def _blocker(
     if suspect is not None:
         return _Ruling(VerdictKind.HOLD, f"domain:{suspect.name}", suspect.line)
     promote = [gate for gate in gates if gate.kind == "promote"]
-    literal = next((g for g in gates if g.literal_pass is False and g.kind in ("promote", "abort")), None)
+    limits = [*promote, *(gate for gate in gates if gate.name == "early_stop")]
+    literal = next((gate for gate in limits if gate.literal_pass is False), None)
     proven = bool(is_proven_safe(promote_log_e(scope_processes(state, 0)), policy.alpha_promote))
     if proven and traffic.is_met and literal is None:
         return None

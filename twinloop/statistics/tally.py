@@ -145,3 +145,71 @@ def merge(left: WindowTally, right: WindowTally) -> WindowTally:
         late=left.late + right.late,
         duplicates=left.duplicates + right.duplicates,
     )
+
+
+@dataclass(frozen=True)
+class TallyMerger:
+    """Waits until every partition has passed a window, then gives its sum; the first tally per partition
+    counts.
+
+    Windows leave in the order (start, epoch). An empty tally of a partition is its heartbeat: nothing before
+    its end will come from there.
+    """
+
+    partitions: tuple[int, ...]
+    progress: Mapping[int, tuple[float, int]] = field(default_factory=dict)
+    waiting: Mapping[tuple[float, int], tuple[tuple[int, WindowTally], ...]] = field(default_factory=dict)
+
+    def offer(self, partition: int, tally: WindowTally) -> tuple[TallyMerger, tuple[WindowTally, ...]]:
+        """The merger after one partition's tally, and the windows that are whole now.
+
+        Raises ValueError for a partition that was not announced.
+        """
+        if partition not in self.partitions:
+            raise ValueError(f"tally of partition {partition}, but only {self.partitions} were announced")
+        position = (tally.start, tally.epoch)
+        passed = self.progress.get(partition, _NOWHERE)
+        reached = (tally.end, -1) if tally.is_empty else position
+        if reached <= passed:
+            return self, ()
+        waiting = dict(self.waiting)
+        has_news = not tally.is_empty or tally.late or tally.duplicates
+        if has_news:
+            waiting[position] = (*waiting.get(position, ()), (partition, tally))
+        progress = {**self.progress, partition: reached}
+        slowest = min(progress.get(known, _NOWHERE) for known in self.partitions)
+        ready = sorted(key for key in waiting if key <= slowest)
+        windows = tuple(_whole(waiting.pop(key)) for key in ready)
+        return TallyMerger(self.partitions, progress, waiting), windows
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "partitions": list(self.partitions),
+            "progress": [[known, *reached] for known, reached in sorted(self.progress.items())],
+            "waiting": [
+                [part, tally.to_json()] for key in sorted(self.waiting) for part, tally in self.waiting[key]
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TallyMerger:
+        """The merger that `to_json` described."""
+        waiting: dict[tuple[float, int], tuple[tuple[int, WindowTally], ...]] = {}
+        for part, values in data["waiting"]:
+            tally = WindowTally.from_json(values)
+            position = (tally.start, tally.epoch)
+            waiting[position] = (*waiting.get(position, ()), (part, tally))
+        progress = {known: (time, epoch) for known, time, epoch in data["progress"]}
+        return cls(tuple(data["partitions"]), progress, waiting)
+
+
+_NOWHERE = (float("-inf"), -1)
+
+
+def _whole(parts: tuple[tuple[int, WindowTally], ...]) -> WindowTally:
+    ordered = [tally for _, tally in sorted(parts, key=lambda part: part[0])]
+    whole = ordered[0]
+    for tally in ordered[1:]:
+        whole = merge(whole, tally)
+    return whole
