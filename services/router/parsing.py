@@ -38,10 +38,8 @@ def parse_query(record: Record, *, max_bytes: int) -> ParsedQuery:
 
 
 def _is_query(record: Record) -> bool:
-    for name, value in record.headers:
-        if name == "ce_type" and value != _TYPE:
-            return False
-    return True
+    declared = record.header("ce_type")
+    return declared is None or declared == _TYPE
 
 
 def _refuse_oversize(record: Record, max_bytes: int) -> None:

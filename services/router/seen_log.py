@@ -1,0 +1,48 @@
+"""The de-duplication changelog read back: what a partition's former owner had routed."""
+
+from __future__ import annotations
+
+import time
+
+from schemas.seen_ids import SeenId
+from twinloop.bus.reader import LogReader
+from twinloop.bus.records import TopicPartition
+from twinloop.bus.settings import KafkaSettings
+from twinloop.codec import decode
+from twinloop.errors import Transient
+
+_PAUSE_S = 0.02
+
+
+class SeenLog:
+    """Reads `seen-ids`, committed records only."""
+
+    def __init__(self, settings: KafkaSettings, *, topic: str, window_ms: int) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._window_ms = window_ms
+        # A dead owner's open transaction hides what follows it until the broker has aborted it.
+        self._patience_s = settings.transaction_timeout_ms / 1000 + 20
+
+    def read(self, origin: int, *, now_ms: int) -> list[tuple[str, int]]:
+        """(id, seen at in ms) of this origin within the window; raises Transient where Kafka does not answer."""
+        source = TopicPartition(self._topic, origin)
+        with LogReader(self._settings, partitions=[source], read_committed=False) as everything:
+            end = everything.high_watermarks()[source]
+        with LogReader(
+            self._settings, partitions=[source], from_timestamp_ms=max(0, now_ms - self._window_ms)
+        ) as log:
+            self._wait_until_settled(log, source, end)
+            events = [decode(record, SeenId) for record in log.read_to_end(self._patience_s) if record.value]
+        return [(event.id, event.seen_at) for event in events]
+
+    def _wait_until_settled(self, log: LogReader, source: TopicPartition, end: int) -> None:
+        """Returns once no transaction is open below `end`: only then does "committed" say all there is."""
+        deadline = time.monotonic() + self._patience_s
+        while log.high_watermarks()[source] < end:
+            if time.monotonic() > deadline:
+                raise Transient(
+                    f"{source.topic}[{source.partition}] has an open transaction below offset {end}; it should have "
+                    "timed out: check transactional ids of dead routers"
+                )
+            time.sleep(_PAUSE_S)
