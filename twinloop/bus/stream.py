@@ -74,10 +74,11 @@ class TransactionalStream:
         self._commits = 0
         self._is_closed = False
         self._producer = TransactionalProducer(settings, self._transactional_id)
+        # The mock cluster keeps a static member's place until its session ends, even for the same member again.
+        self._is_mock = is_mock_cluster(self._producer.cluster_id())
+        static_id = instance_id if static_membership and not self._is_mock else None
         with kafka_errors(f"joining {self._name} on {settings.bootstrap_servers}"):
-            config = _consumer_config(settings, group, instance_id if static_membership else None)
-            self._consumer = Consumer(config, logger=CLIENT_LOG)
-            self._is_mock = is_mock_cluster(self._consumer.cluster_id(settings.request_timeout_s))
+            self._consumer = Consumer(_consumer_config(settings, group, static_id), logger=CLIENT_LOG)
             self._consumer.subscribe(
                 list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )

@@ -42,6 +42,11 @@ class TransactionalProducer:
         """A transaction is open."""
         return self._is_open
 
+    def cluster_id(self) -> str | None:
+        """The cluster's own id; raises Transient where Kafka does not answer."""
+        with kafka_errors(f"asking {self._settings.bootstrap_servers} for its id"):
+            return self._producer.cluster_id(self._settings.request_timeout_s)
+
     def send(self, outgoing: Outgoing) -> None:
         """Writes into the open transaction, opening one first where there is none."""
         if not self._is_open:
