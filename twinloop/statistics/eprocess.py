@@ -110,7 +110,8 @@ _FIELDS = ("n_s", "x_s", "n_a", "x_a", "log_e", "max_log_e")
 def mixture_log_e(log_e: Floats) -> Floats:
     """Log of the mean e-value over the last axis."""
     top = log_e.max(axis=-1, keepdims=True)
-    mean: Floats = np.log(np.mean(np.exp(log_e - top), axis=-1)) + top[..., 0]
+    total: Floats = np.exp(log_e - top).sum(axis=-1)
+    mean: Floats = np.log(total / log_e.shape[-1]) + top[..., 0]
     return mean
 
 
@@ -127,8 +128,7 @@ def anytime_p(state: EProcessState) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Edges:
-    """The lines s = r q + c of several nulls, one per row, with the bets' sides and offsets (0 pads a row).
-    """
+    """The lines s = r q + c of several nulls, one per row, with the bets' sides and offsets (0 pads a row)."""
 
     r: Floats
     c: Floats

@@ -6,11 +6,9 @@ look.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainccinv, betaincinv, betaln
+from scipy.special import betainccinv, betaincinv, betaln, xlog1py, xlogy
 from scipy.stats import binomtest, norm
 
 Floats = NDArray[np.float64]
@@ -18,6 +16,7 @@ Floats = NDArray[np.float64]
 PRIOR_A, PRIOR_B = 1.0, 19.0
 """Beta mixture around 5 %: any choice is valid, this one is narrow at low error rates (width .05 at 93 units
 without an error, 585 at 4 %; the uniform mixture needs 158 and 883)."""
+_CS_STEPS = 40
 
 
 def clopper_pearson(x: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Floats]:
@@ -52,30 +51,22 @@ def confidence_sequence(x: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tupl
     """
     x, n = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(n, dtype=np.float64))
     level = betaln(PRIOR_A + x, PRIOR_B + n - x) - betaln(PRIOR_A, PRIOR_B) + np.log(alpha)
-    rate = x / np.maximum(n, 1.0)
+    rate = np.stack([x, x]) / np.maximum(n, 1.0)
 
     def is_excluded(p: Floats) -> NDArray[np.bool_]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fit = np.where(x > 0, x * np.log(p), 0.0) + np.where(n > x, (n - x) * np.log1p(-p), 0.0)
-        return np.asarray(fit <= level)
+        return np.asarray(xlogy(x, p) + xlog1py(n - x, -p) <= level)
 
-    low = _bisect(is_excluded, outside=np.zeros_like(rate), inside=rate)
-    high = _bisect(is_excluded, outside=np.ones_like(rate), inside=rate)
-    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
-
-
-def _bisect(is_excluded: Callable[[Floats], NDArray[np.bool_]], *, outside: Floats, inside: Floats) -> Floats:
-    """Outer end of the interval between a point outside and the estimate (returned as is if nothing is
-    excluded).
-    """
-    lo, hi = outside.copy(), inside.copy()
-    ends_open = ~is_excluded(outside)
-    for _ in range(50):
-        middle = 0.5 * (lo + hi)
+    # Row 0 searches the lower end between 0 and the estimate, row 1 the upper end between 1 and the estimate.
+    outside, inside = np.stack([np.zeros_like(x), np.ones_like(x)]), rate
+    is_open = ~is_excluded(outside)
+    ends = outside.copy()
+    for _ in range(_CS_STEPS):
+        middle = 0.5 * (outside + inside)
         excluded = is_excluded(middle)
-        lo = np.where(excluded, middle, lo)
-        hi = np.where(excluded, hi, middle)
-    return np.where(ends_open, outside, lo)
+        outside = np.where(excluded, middle, outside)
+        inside = np.where(excluded, inside, middle)
+    low, high = np.where(is_open, ends, outside)
+    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

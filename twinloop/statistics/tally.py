@@ -8,7 +8,7 @@ outcomes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .latency import Sparse, merge_sparse, sparse_from_json
@@ -43,7 +43,7 @@ class ArmTally:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        data = asdict(self)
+        data: dict[str, Any] = {name: getattr(self, name) for name in _SUMS}
         data["latency"] = [list(pair) for pair in self.latency]
         return data
 
