@@ -143,7 +143,7 @@ class ProbeAnswer(Frozen):
     """What an evaluation said about one probe, without its text."""
 
     run: Identifier
-    """The examination: `qa-<epoch>`."""
+    """The examination: `qa-<incarnation>-<epoch>`."""
     side: Literal["candidate", "active"]
     probe: Identifier
     release: Sha256 | None

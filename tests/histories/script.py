@@ -166,7 +166,7 @@ class History:
         latency_ms: float = 120.0,
     ) -> None:
         """The probes are sent and answered; the named ones go wrong in the named way."""
-        run = f"qa-{self.routing.epoch}"
+        run = f"qa-{INCARNATION[:8]}-{self.routing.epoch}"
         self.write(ProbesSent(run=run, digest=digest("probes"), probes=PROBES))
         wrong, failed, toxic, silent = set(wrong), set(failed), set(toxic), set(silent)
         answered = [(probe, cites) for probe, cites in PROBES if probe not in silent]
@@ -227,8 +227,12 @@ class History:
         start = self.now / 1000 - seconds
         share = 0 if self.routing.canary is None else self.routing.canary.basis_points
         total = ArmsCounts(
-            active=_arm(active, errors=active_errors, latency_ms=active_ms, toxic=active_toxic, new=share > 0),
-            shadow=_arm(shadow, errors=shadow_errors, latency_ms=shadow_ms, toxic=shadow_toxic, new=share > 0),
+            active=_arm(
+                active, errors=active_errors, latency_ms=active_ms, toxic=active_toxic, new=share > 0
+            ),
+            shadow=_arm(
+                shadow, errors=shadow_errors, latency_ms=shadow_ms, toxic=shadow_toxic, new=share > 0
+            ),
         )
         return self.write(
             Tally(
@@ -302,7 +306,11 @@ class History:
             expires_at=self.now + life_s * 1000,
             key_id="operator-1",
         )
-        seen = {"command": command, "verdict": verdict, "detail": "" if verdict == "allowed" else "no such key"}
+        seen = {
+            "command": command,
+            "verdict": verdict,
+            "detail": "" if verdict == "allowed" else "no such key",
+        }
         return self.write(CommandSeen.model_validate(seen))
 
     def redis(self, status: str, **fields: Any) -> tuple[Effect, ...]:

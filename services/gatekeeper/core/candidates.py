@@ -17,6 +17,9 @@ FEEDBACK: dict[Outcome, str] = {"failed": "quarantine", "superseded": "retrain",
 
 def on_proposal(turn: Turn, seen: ProposalSeen) -> None:
     """Take note of a proposal; the newest one that is sound waits for its turn."""
+    if 0 <= seen.source_offset <= turn.state.proposal_offset:
+        return  # The edge read it twice after a crash.
+    turn.set(proposal_offset=max(turn.state.proposal_offset, seen.source_offset))
     release = seen.release
     if seen.verdict == "forged":
         turn.audit(

@@ -21,14 +21,14 @@ def watch_preparing(turn: Turn, stage: Preparing) -> None:
     so_far = preparedness(state, policy, release)
     waited_s = (state.now - stage.since) / 1000
     if so_far.is_enough:
-        run = f"qa-{turn.routing.epoch}"
+        run = f"qa-{turn.routing.incarnation[:8]}-{turn.routing.epoch}"
         examining = Examining(candidate=stage.candidate, since=state.now, run=run)
         turn.set(stage=examining)
         turn.send_probes(examining)
         _say(
             turn, release, f"prepared: {so_far.line}; QA run {run} begins", needed="results of the QA probes"
         )
-    elif so_far.is_hopeless or waited_s > policy.timeout_s:
+    elif waited_s > (policy.hopeless_s if so_far.is_hopeless else policy.timeout_s):
         why = "cannot be reached" if so_far.is_hopeless else f"not reached in {policy.timeout_s:g} s"
         end_candidate(
             turn,

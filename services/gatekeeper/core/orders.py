@@ -35,6 +35,9 @@ MAX_AHEAD_MS = 60_000
 def on_command(turn: Turn, seen: CommandSeen) -> None:
     """Carry out one order, or say who was refused and why; either way it is audited."""
     command = seen.command
+    if 0 <= seen.source_offset <= turn.state.command_offset:
+        return  # The edge read it twice after a crash.
+    turn.set(command_offset=max(turn.state.command_offset, seen.source_offset))
     if command.action == "train" and seen.verdict == "allowed":
         return
     try:

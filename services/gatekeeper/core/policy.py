@@ -36,6 +36,8 @@ class ReadinessPolicy(Section):
     """A worker silent for this long is not live and not waited for."""
     timeout_s: Seconds = 300.0
     """A candidate that is not ready by then is rejected as `not_ready`."""
+    hopeless_s: Seconds = 30.0
+    """The same, where so many workers name a problem with it that the share cannot be reached."""
 
 
 class ExaminationPolicy(Section):

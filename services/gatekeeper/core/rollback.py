@@ -66,7 +66,9 @@ def watch_returning(turn: Turn, stage: Returning) -> None:
     if so_far.is_enough:
         _write(turn, stage.target, reason=stage.reason, line=stage.detail)
         return
-    if turn.state.now - stage.since <= turn.policy.readiness.timeout_s * 1000 and not so_far.is_hopeless:
+    readiness = turn.policy.readiness
+    limit_s = readiness.hopeless_s if so_far.is_hopeless else readiness.timeout_s
+    if turn.state.now - stage.since <= limit_s * 1000:
         return
     turn.set(stage=None)
     routing = turn.routing

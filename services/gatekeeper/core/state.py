@@ -178,6 +178,10 @@ class JudgeState(Frozen):
     active_since_epoch: int = 0
     """Tallies of earlier epochs belong to an earlier active release."""
     workers: dict[Identifier, Worker] = Field(default_factory=dict)
+    command_offset: int = -1
+    """The last record of `commands` that was carried out or refused."""
+    proposal_offset: int = -1
+    """The last record of `releases` that was taken note of."""
     nonces: dict[Identifier, EpochMs] = Field(default_factory=dict)
     """Nonces of commands until those expire."""
     merger: MergerMemory = TallyMerger((0,))

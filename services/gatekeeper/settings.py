@@ -1,0 +1,87 @@
+"""Settings of a gatekeeper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from schemas.event import Sha256
+from services.gatekeeper.core.policy import GatePolicy
+from twinloop.settings_loader import ServiceSettings
+from twinloop.statistics.windows import WindowPolicy
+
+
+class ProbeSettings(BaseModel):
+    """Where the QA probes come from and how fast they are sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    file: Path = Path("configs/qa/probes.jsonl")
+    """JSON Lines, one probe a line: id, domain, question, needs_citation, expect, expect_pattern."""
+    blob: Sha256 | None = None
+    """Takes the same lines from this blob of the artifact store instead."""
+    max_in_flight: int = Field(default=8, ge=1, le=1000)
+    """Probes sent and not yet answered; the shadow's worker also serves the canary of nobody else meanwhile."""
+    deadline_ms: int = Field(default=10_000, ge=100, le=600_000)
+    """Deadline each probe carries; after it the probe counts as unanswered and the next one is sent."""
+
+
+class GatekeeperSection(BaseModel):
+    """What is the gatekeeper's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    bootstrap_release: Sha256 | None = None
+    """The release both slots start with when `decisions` is empty; it must be in the artifact store."""
+    tick_s: float = Field(default=0.5, ge=0.05, le=5)
+    """How often the time is logged while a stage runs."""
+    idle_tick_s: float = Field(default=5.0, ge=0.05, le=60)
+    """How often the time is logged while none does; a new candidate waits this long at most."""
+    redis_check_s: float = Field(default=1.0, gt=0, le=60)
+    """How often the routing key is compared with the log."""
+    readiness_repeat_s: float = Field(default=5.0, gt=0, le=60)
+    """Unchanged readiness is logged this often; must be well below policy.readiness.live_s."""
+    checkpoint_records: int = Field(default=20_000, ge=100)
+    """A restart folds at most about so many records again."""
+    read_back_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a decision may take to come back from the log."""
+    probes: ProbeSettings = ProbeSettings()
+    """The QA probes."""
+    windows: WindowPolicy = WindowPolicy()
+    """How assignments and outcomes are cut into windows."""
+    policy: GatePolicy = GatePolicy()
+    """Every threshold; logged, and named by its digest in each decision."""
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def knows_every_window_key(cls, value: object) -> object:
+        if isinstance(value, dict):
+            unknown = sorted(set(value) - set(WindowPolicy.__dataclass_fields__))
+            if unknown:
+                raise ValueError(f"unknown key {', '.join(map(str, unknown))}")
+        return value
+
+    @model_validator(mode="after")
+    def is_not_contradictory(self) -> GatekeeperSection:
+        watch = self.policy.watch
+        if max(self.tick_s, self.idle_tick_s) >= watch.max_gap_s:
+            raise ValueError(
+                f"tick_s {self.tick_s:g} and idle_tick_s {self.idle_tick_s:g} must be below "
+                f"policy.watch.max_gap_s {watch.max_gap_s:g}, or every canary ends as unwatched"
+            )
+        if self.tick_s > self.idle_tick_s:
+            raise ValueError(f"tick_s {self.tick_s:g} must not exceed idle_tick_s {self.idle_tick_s:g}")
+        if self.readiness_repeat_s * 2 > self.policy.readiness.live_s:
+            raise ValueError(
+                f"readiness_repeat_s {self.readiness_repeat_s:g} must be at most half of "
+                f"policy.readiness.live_s {self.policy.readiness.live_s:g}, or live workers look silent"
+            )
+        return self
+
+
+class GatekeeperSettings(ServiceSettings):
+    """Everything a gatekeeper is told."""
+
+    gatekeeper: GatekeeperSection = GatekeeperSection()
+    """The gatekeeper's own section."""
