@@ -44,15 +44,13 @@ class Plan:
     configs: Path = Path("configs")
     documents: Path | None = None
     """JSONL of documents for the first release's indexes."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings laid over the configuration files, for every service."""
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Environment variables by service, laid over the configuration files."""
     routers: int = 1
     workers_per_slot: int = 1
     with_trainer: bool = True
     bootstrap_servers: str = ""
     redis_url: str = ""
-    embedder: Mapping[str, Any] | None = None
-    """Embedder of the installation, where it is not the configured default."""
 
 
 class Installation:
@@ -161,7 +159,7 @@ class Installation:
 
     def _profile(self) -> dict[str, Any]:
         home = self.plan.home
-        shared = {
+        return {
             "kafka": {"bootstrap_servers": self.backend.bootstrap_servers},
             "redis": {"url": self.backend.redis_url},
             "store": {"url": f"file://{home.store.resolve()}", "create_folder": True},
@@ -169,13 +167,15 @@ class Installation:
             "state_folder": str(home.state.resolve()),
             "topics": self.topics.settings.model_dump(),
         }
-        return {**shared, **self.plan.settings}
 
     def _bootstrap(self) -> str:
         arguments = _config_arguments(self.config_files("trainer"))
         if self.plan.documents is not None:
             arguments += ["--documents", str(self.plan.documents)]
-        printed = self.run_module("services.trainer.bootstrap", arguments, timeout_s=180)
+        environment = self.plan.environment.get("trainer", {})
+        printed = self.run_module(
+            "services.trainer.bootstrap", arguments, timeout_s=180, environment=environment
+        )
         return str(json.loads(printed.strip().splitlines()[-1])["release_id"])
 
     def _start_services(self) -> None:
@@ -210,6 +210,7 @@ class Installation:
                 "MKL_NUM_THREADS": "1",
                 "TWINLOOP_INSTANCE": instance,
                 "TWINLOOP_TELEMETRY__PORT": str(port),
+                **self.plan.environment.get(service, {}),
                 **environment,
             },
             health_port=port,

@@ -68,7 +68,7 @@ class Supervisor:
     def wait_ready(self, names: Sequence[str], timeout_s: float) -> None:
         """Return when each of these answers /readyz; raises ConfigError where one gave up, NotReady on time-out."""
         deadline = time.monotonic() + timeout_s
-        waiting = {name: "not asked yet" for name in names}
+        waiting = dict.fromkeys(names, "not asked yet")
         while waiting:
             for name in list(waiting):
                 if self._children[name].exit_status == EXIT_CONFIG:

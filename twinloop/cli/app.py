@@ -1,0 +1,23 @@
+"""The commands of `twinloop`, by what they are about."""
+
+from __future__ import annotations
+
+import typer
+
+from twinloop.cli import data_commands, installation_commands, operation_commands, question_commands
+
+HELP = (
+    "Keeps an LLM learning in production: active and shadow twins, gated by a canary, swapped in one write."
+)
+
+
+def build_app() -> typer.Typer:
+    """All commands in one application."""
+    app = typer.Typer(
+        name="twinloop", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+    )
+    installation_commands.register(app)
+    question_commands.register(app)
+    operation_commands.register(app)
+    data_commands.register(app)
+    return app

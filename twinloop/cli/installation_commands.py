@@ -1,0 +1,106 @@
+"""`up`, `demo`, `keys`: an installation on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from twinloop.cli.connection import HomeOption, JsonOption
+from twinloop.cli.output import print_json, say
+from twinloop.errors import ConfigError
+from twinloop.process import StopSignal
+from twinloop.stack.home import Home
+
+if TYPE_CHECKING:
+    from twinloop.stack.backend import Profile
+
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", help="embedded, kafka (real servers of its own) or external (named servers)."),
+]
+keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: twinloop up --profile kafka")(up)
+    app.command(epilog="Example: twinloop demo --data path/to/folder")(demo)
+    keys.command("init", epilog="Example: twinloop keys init --home .twinloop")(keys_init)
+    app.add_typer(keys, name="keys")
+
+
+def up(
+    profile: ProfileOption = "embedded",
+    documents: Annotated[Path | None, typer.Option(help="JSONL of documents for the first indexes.")] = None,
+    routers: Annotated[int, typer.Option(min=1, help="Router processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Inference processes a slot.")] = 1,
+    bootstrap_servers: Annotated[str, typer.Option(help="Kafka, with --profile external.")] = "",
+    redis_url: Annotated[str, typer.Option(help="Redis, with --profile external.")] = "",
+    configs: Annotated[Path, typer.Option(help="Folder of the configuration files.")] = Path("configs"),
+    home: HomeOption = None,
+) -> None:
+    """Start every service of an installation on this machine and keep it running until interrupted."""
+    from twinloop.stack.installation import Installation, Plan
+
+    place = Home(home) if home is not None else Home.default()
+    plan = Plan(
+        home=place,
+        profile=checked_profile(profile),
+        configs=configs,
+        documents=documents,
+        routers=routers,
+        workers_per_slot=workers,
+        bootstrap_servers=bootstrap_servers,
+        redis_url=redis_url,
+    )
+    stop = StopSignal.installed()
+    with Installation(plan, say):
+        say(
+            f"up: ask with `twinloop ask --home {place.root}`, follow with `twinloop watch --home {place.root}`"
+        )
+        while not stop.wait(1.0):
+            pass
+        say("stopping")
+
+
+def demo(
+    profile: ProfileOption = "embedded",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with law.jsonl, med.jsonl, fin.jsonl, gen.jsonl: run on real data."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("build/demo"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the installation's folder for inspection.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole loop in a few minutes: learn, examine, canary, promote, stop two harmful candidates, roll back."""
+    from twinloop.demo.run import DemoPlan, run_demo
+
+    plan = DemoPlan(profile=checked_profile(profile), data=data, output=output, keep=keep)
+    report = run_demo(plan, (lambda _line: None) if as_json else say)
+    if as_json:
+        print_json(report.document)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def keys_init(home: HomeOption = None) -> None:
+    """Make the key pairs an installation needs; existing ones are kept."""
+    from twinloop.signing import create_keys
+    from twinloop.stack.installation import KEYS
+
+    place = Home(home) if home is not None else Home.default()
+    place.create()
+    public = create_keys(place.keys, KEYS)
+    say(
+        f"{public}: {len(KEYS)} keys; give this file to every process, and each private key to its owner only"
+    )
+
+
+def checked_profile(profile: str) -> Profile:
+    if profile not in ("embedded", "kafka", "external"):
+        raise ConfigError(f"--profile {profile!r}: use embedded, kafka or external")
+    return cast("Profile", profile)

@@ -1,0 +1,91 @@
+"""Signed orders: made, published, and followed until the gatekeeper has done or refused them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from schemas.audit import AuditEntry
+from schemas.commands import Action, Command
+from schemas.decisions import Decision
+from twinloop.bus.producer import IdempotentProducer
+from twinloop.bus.records import Outgoing
+from twinloop.cli.connection import Connection
+from twinloop.clock import SystemClock
+from twinloop.codec import decode, encode
+from twinloop.errors import CommandRefused, Transient
+from twinloop.signing import sign_document
+
+_VALID_MS = 60_000
+
+
+def make_order(
+    connection: Connection,
+    action: Action,
+    *,
+    actor: str,
+    key_id: str,
+    reason: str,
+    release: str | None = None,
+    parameters: Mapping[str, JsonValue] | None = None,
+) -> Command:
+    """A signed order that is good for one minute."""
+    now = SystemClock().now_ms()
+    order = Command(
+        nonce=uuid.uuid4().hex,
+        actor=actor,
+        action=action,
+        release=release,
+        reason=reason,
+        parameters=dict(parameters or {}),
+        issued_at=now,
+        expires_at=now + _VALID_MS,
+        key_id=key_id,
+    )
+    return sign_document(order, connection.signer(key_id))
+
+
+def publish_order(connection: Connection, order: Command) -> None:
+    value, head = encode(order, source=f"cli/{order.actor}", event_id=order.nonce, at_ms=order.issued_at)
+    producer = IdempotentProducer(connection.settings.kafka)
+    producer.send(
+        Outgoing(
+            connection.topics.name("commands"), value, key=order.actor.encode(), headers=head, partition=0
+        )
+    )
+    producer.close()
+
+
+def give_order(connection: Connection, order: Command, *, timeout_s: float) -> Decision | AuditEntry:
+    """Publish an order and wait for what comes of it: the decision it led to, or the gatekeeper's audit entry.
+
+    Raises CommandRefused with the gatekeeper's reason, Transient where it says nothing within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    with (
+        connection.log("decisions", from_end=True) as decisions,
+        connection.log("audit", from_end=True) as audit,
+    ):
+        # Both readers must stand at the end before the order is published, or its outcome may be missed.
+        decisions.poll(1, 0.2)
+        audit.poll(1, 0.2)
+        publish_order(connection, order)
+        while time.monotonic() < deadline:
+            for record in audit.poll(100, 0.05):
+                entry = decode(record, AuditEntry)
+                if order.nonce in (entry.target, entry.detail) or order.nonce in entry.detail:
+                    if entry.result == "refused":
+                        raise CommandRefused(f"{order.action} was refused: {entry.detail}")
+                    return entry
+            for record in decisions.poll(100, 0.05):
+                if record.header("ce_type") != Decision.type.encode():
+                    continue
+                decision = decode(record, Decision)
+                if decision.evidence.get("command") == order.nonce:
+                    return decision
+    raise Transient(
+        f"{order.action}: the gatekeeper said nothing within {timeout_s:g} s; is it running? `twinloop status` says"
+    )

@@ -1,0 +1,1 @@
+"""The whole loop in a few minutes, measured: `twinloop demo`."""
