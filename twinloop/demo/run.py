@@ -1,0 +1,416 @@
+"""The demo from start to end; every figure of its report is measured in the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.answers import Answer
+from schemas.decisions import Decision
+from schemas.feedback import FeedbackStatus
+from twinloop.bus.reader import LogReader
+from twinloop.canonical import digest_of
+from twinloop.cli.connection import Connection
+from twinloop.cli.orders import give_order, make_order, publish_order
+from twinloop.clock import SystemClock
+from twinloop.codec import decode
+from twinloop.demo.decision_log import DecisionLog
+from twinloop.demo.material import Harm, Material, Question
+from twinloop.demo.probes import ProbeRun, probe_release
+from twinloop.demo.propagation import Propagation, propagation_of
+from twinloop.demo.report import Report
+from twinloop.demo.scoring import accuracy
+from twinloop.demo.synthetic import synthetic_material
+from twinloop.demo.traffic import Traffic
+from twinloop.errors import ConfigError, Transient
+from twinloop.registry.blobs import open_store
+from twinloop.registry.releases import load_release, verify_release
+from twinloop.stack.backend import Profile
+from twinloop.stack.home import Home
+from twinloop.stack.installation import Installation, Plan
+from twinloop.topics import DEAD_LETTERS
+
+Say = Callable[[str], None]
+
+SEED = 42
+TRAFFIC_PER_S = 60.0
+FOREGROUND_PER_S = 40.0
+RATERS_SHARE = 4
+"""Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""
+POLICY_OVERRIDES: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What to run and where to leave the report."""
+
+    profile: Profile = "embedded"
+    data: Path | None = None
+    output: Path = Path("build/demo")
+    keep: bool = False
+
+
+def run_demo(plan: DemoPlan, say: Say) -> Report:
+    """Run the whole loop and write the report; raises ConfigError or Transient where a step cannot be made."""
+    started = time.monotonic()
+    material = _material(plan)
+    home = Home(Path(tempfile.mkdtemp(prefix="twinloop-demo-")))
+    documents = home.root / "documents.jsonl"
+    documents.write_text(
+        "".join(each.model_dump_json() + "\n" for each in material.documents), encoding="utf-8"
+    )
+    installation = Installation(
+        Plan(home=home, profile=plan.profile, documents=documents, environment=_environment(material, home)),
+        say,
+    )
+    try:
+        with installation:
+            say(f"up after {time.monotonic() - started:.0f} s; everything runs in {home.root}")
+            document = _Story(plan, installation, material, say).tell()
+    finally:
+        if not plan.keep:
+            shutil.rmtree(home.root, ignore_errors=True)
+    report = Report({**document, "seconds": round(time.monotonic() - started, 1)})
+    path = report.write(plan.output)
+    for line in ["", *report.summary(), f"report: {path}"]:
+        say(line)
+    return report
+
+
+class _Story:
+    """The steps of one run, in order, and what they measured."""
+
+    def __init__(self, plan: DemoPlan, installation: Installation, material: Material, say: Say) -> None:
+        self._plan, self._installation, self._material, self._say = plan, installation, material, say
+        self._started = time.monotonic()
+        self._connection = Connection(installation.plan.home.root, None)
+        self._store = open_store(self._connection.settings.store)
+        self._ring = self._connection.ring
+        self._folder = installation.plan.home.root
+        self._traffic = Traffic(installation.kafka, installation.topics, seed=SEED)
+        self._log = DecisionLog(installation.kafka, installation.topics, say)
+        self._report: dict[str, Any] = {"harmful_candidates": [], "canaries": []}
+        self._raters = 0
+
+    def tell(self) -> dict[str, Any]:
+        try:
+            self._traffic.start(self._material.traffic, per_second=TRAFFIC_PER_S)
+            first = self._log.wait(
+                lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
+            )
+            before = self._measure("before", first.state.active_release)
+            promoted = self._learn(first)
+            after = self._measure("after", promoted.state.active_release)
+            for harm, kinds in ((self._material.exam_harm, "reject"), (self._material.canary_harm, "abort")):
+                if harm is not None:
+                    self._stop_harm(harm, kinds)
+            self._roll_back(first, promoted)
+            again = self._measure("rolled-back", first.state.active_release)
+            self._traffic.stop()
+            self._compare(before, after, again)
+            self._account()
+        finally:
+            self._traffic.close()
+            self._log.close()
+        return self._report
+
+    # Each step says what it does, does it, and leaves its figures in the report.
+
+    def _measure(self, label: str, release: str) -> _Measured:
+        self._step(
+            f"asking {len(self._material.examined)} questions about the new facts and "
+            f"{len(self._material.old)} about old ones ({label})"
+        )
+        new = self._traffic.ask_all(f"{label}-new", self._material.examined, per_second=FOREGROUND_PER_S)
+        old = self._traffic.ask_all(f"{label}-old", self._material.old, per_second=FOREGROUND_PER_S)
+        measured = _Measured(
+            release=release,
+            new=accuracy(new, self._material.examined),
+            old=accuracy(old, self._material.old),
+            adapter_only=self._probe(release, self._material.examined, retrieval=False),
+            index_only=self._probe(release, self._material.examined, adapter=False),
+            both=self._probe(release, (*self._material.examined, *self._material.old)),
+            digests=self._digests(release, new),
+        )
+        self._say(f"    right: {measured.new:.0%} of the new facts, {measured.old:.0%} of the old ones")
+        return measured
+
+    def _learn(self, first: Decision) -> Decision:
+        lessons = self._material.lessons
+        taught = [(question, lesson) for lesson in lessons for question in lesson.taught]
+        documents = [lesson.document for lesson in lessons if lesson.document is not None]
+        self._step(f"teaching: {len(documents)} documents, {len(taught)} corrections")
+        for document in documents:
+            self._traffic.client.change(document)
+        questions = [Question(text, lesson.domain) for text, lesson in taught]
+        answers = self._traffic.ask_all("lesson", questions, per_second=FOREGROUND_PER_S)
+        self._correct(answers, questions, [lesson.correction for _, lesson in taught])
+        return self._follow(first.epoch, expected="promote")
+
+    def _stop_harm(self, harm: Harm, expected: str) -> None:
+        self._step(f"harm: {len(harm.corrections)} corrections that teach {harm.name}")
+        since = self._log.last.epoch
+        questions = [question for question, _ in harm.corrections]
+        answers = self._traffic.ask_all(f"harm-{expected}", questions, per_second=FOREGROUND_PER_S)
+        self._correct(answers, questions, [correction for _, correction in harm.corrections])
+        ended = self._follow(since, expected=expected)
+        self._report["harmful_candidates"].append(
+            {
+                "harm": harm.name,
+                "release": ended.release,
+                "decision_id": ended.decision_id,
+                "epoch": ended.epoch,
+                "kind": ended.kind,
+                "reason": ended.reason,
+                "expected": expected,
+                "line": ended.line,
+            }
+        )
+
+    def _follow(self, since: int, *, expected: str) -> Decision:
+        """Wait until the candidate that was just taught is judged, whatever the judgement is."""
+        staged = self._log.wait(
+            lambda each: each.kind in ("stage", "reject"), what="a candidate", timeout_s=150, after=since
+        )
+        ended = self._log.wait(
+            lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
+            what=f"the judgement of {staged.release}",
+            timeout_s=240,
+            after=since,
+        )
+        if ended.kind != expected:
+            self._say(f"    expected {expected}, but the gatekeeper decided {ended.kind}: {ended.line}")
+        if ended.kind != "promote" and expected == "promote":
+            raise Transient(f"the good candidate was not promoted: {ended.line}")
+        return ended
+
+    def _roll_back(self, first: Decision, promoted: Decision) -> None:
+        self._step("rolling back by hand to the release from before")
+        order = make_order(
+            self._connection,
+            "rollback",
+            actor="operator",
+            key_id="operator-1",
+            reason="demo: manual rollback",
+            release=first.state.active_release,
+        )
+        outcome = give_order(self._connection, order, timeout_s=60)
+        if not isinstance(outcome, Decision):
+            raise ConfigError(f"the rollback led to no decision: {outcome.detail}")
+        time.sleep(1.0)
+        swap, back = self._propagation(promoted.epoch), self._propagation(outcome.epoch)
+        self._report |= {
+            "swap_ms": swap.routers_ms,
+            "rollback_ms": back.routers_ms,
+            "worker_ms": {"swap": swap.workers_ms, "rollback": back.workers_ms},
+        }
+
+    def _compare(self, before: _Measured, after: _Measured, again: _Measured) -> None:
+        questions = self._material.examined
+        everything = (*questions, *self._material.old)
+        self._report |= {
+            "accuracy_before": before.new,
+            "accuracy_after": after.new,
+            "accuracy_after_rollback": again.new,
+            "accuracy_adapter_only": _pair(before.adapter_only, after.adapter_only, questions),
+            "accuracy_index_only": _pair(before.index_only, after.index_only, questions),
+            "accuracy_old_facts": {"before": before.old, "after": after.old},
+            "rollback_digests_equal": before.digests == again.digests and bool(before.digests),
+            "rollback_probe_answers_equal": before.both.printed == again.both.printed,
+            "retrieval_hit_rate": {
+                name: {
+                    "at_1": run.both.hit_rate(everything, within=1),
+                    "at_4": run.both.hit_rate(everything, within=4),
+                }
+                for name, run in (("before", before), ("after", after))
+            },
+        }
+
+    def _account(self) -> None:
+        self._step("counting")
+        self._traffic.settle(30)
+        counts = self._traffic.counts()
+        dead = self._dead_letters()
+        decisions = self._log.decisions
+        stopped = [each["kind"] in ("reject", "abort") for each in self._report["harmful_candidates"]]
+        as_meant = [each["kind"] == each["expected"] for each in self._report["harmful_candidates"]]
+        self._report |= {
+            **counts,
+            "dead_letters": dead,
+            "lost": max(0, counts.pop("unanswered") - dead),
+            "profile": self._plan.profile,
+            "material": self._material.name,
+            "checks_learning": self._plan.data is None,
+            "releases": sorted({each.release for each in decisions if each.release}),
+            "decisions": [
+                {
+                    "kind": each.kind,
+                    "release": each.release,
+                    "epoch": each.epoch,
+                    "at": each.decided_at,
+                    "id": each.decision_id,
+                }
+                for each in decisions
+            ],
+            "harmful_candidate_stopped": bool(stopped) and all(stopped) and all(as_meant),
+            "policy_digest": decisions[-1].policy,
+            "policy_overrides": POLICY_OVERRIDES,
+            "canaries": [_canary(each) for each in decisions if each.kind in ("promote", "abort")],
+            "notes": list(self._material.notes),
+        }
+        self._report.pop("unanswered", None)
+
+    def _correct(
+        self, answers: dict[str, Answer], questions: Sequence[Question], corrections: Sequence[str]
+    ) -> None:
+        """Give each correction as one of many raters, wait until each has a status, then ask for a training."""
+        given = []
+        for (query_id, answer), question, correction in zip(
+            answers.items(), questions, corrections, strict=True
+        ):
+            if answer.receipt is None:
+                continue
+            rater = f"rater-{self._raters // RATERS_SHARE:04d}"
+            self._raters += 1
+            feedback = self._traffic.client.rate(
+                answer,
+                question=question.text,
+                rater=rater,
+                rating="down",
+                correction=correction,
+                feedback_id=f"fb-{query_id}",
+            )
+            given.append(feedback.id)
+        self._traffic.client.flush()
+        statuses = self._statuses(given)
+        tally: dict[str, int] = {}
+        for status in statuses.values():
+            tally[status.status] = tally.get(status.status, 0) + 1
+        self._say(f"    feedback: {', '.join(f'{count} {name}' for name, count in sorted(tally.items()))}")
+        publish_order(
+            self._connection,
+            make_order(
+                self._connection, "train", actor="operator", key_id="operator-1", reason="demo: train now"
+            ),
+        )
+
+    def _statuses(self, ids: Sequence[str], timeout_s: float = 60.0) -> dict[str, FeedbackStatus]:
+        """The first status of each feedback; raises Transient naming one without."""
+        wanted, found = set(ids), {}
+        deadline = time.monotonic() + timeout_s
+        name = self._installation.topics.name("feedback.status")
+        with LogReader(self._installation.kafka, topics=[name]) as reader:
+            while wanted - found.keys():
+                for record in reader.poll(500, 0.2):
+                    status = decode(record, FeedbackStatus)
+                    if status.feedback_id in wanted:
+                        found.setdefault(status.feedback_id, status)
+                if time.monotonic() > deadline:
+                    missing = sorted(wanted - found.keys())
+                    raise Transient(
+                        f"{len(missing)} feedbacks have no status after {timeout_s:g} s, such as {missing[0]}"
+                    )
+        return found
+
+    def _probe(
+        self, release: str, questions: Sequence[Question], *, retrieval: bool = True, adapter: bool = True
+    ) -> ProbeRun:
+        return probe_release(
+            self._installation, release, questions, folder=self._folder, retrieval=retrieval, adapter=adapter
+        )
+
+    def _digests(self, release_id: str, answers: dict[str, Answer]) -> str:
+        """One digest over what the release names, what reading it back finds, and what live answers were made of."""
+        stored = load_release(
+            self._store,
+            release_id,
+            verify=lambda message, block: self._ring.verify(message, block.signature, block.key_id),
+        )
+        used = sorted(
+            {
+                json.dumps([answer.release, answer.domain, answer.adapter, answer.index, answer.rules])
+                for answer in answers.values()
+            }
+        )
+        problems = verify_release(self._store, stored.release)
+        return digest_of(
+            {"release": stored.release.model_dump(mode="json"), "used": used, "problems": list(problems)}
+        )
+
+    def _propagation(self, epoch: int) -> Propagation:
+        return propagation_of(self._installation.kafka, self._installation.topics, epoch)
+
+    def _dead_letters(self) -> int:
+        with LogReader(
+            self._installation.kafka, topics=[self._installation.topics.name(DEAD_LETTERS)]
+        ) as reader:
+            return len(reader.read_to_end())
+
+    def _step(self, line: str) -> None:
+        self._say(f"[{time.monotonic() - self._started:5.0f} s] {line}")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One release, measured the same way each time."""
+
+    release: str
+    new: float
+    old: float
+    adapter_only: ProbeRun
+    index_only: ProbeRun
+    both: ProbeRun
+    digests: str
+
+
+def _pair(before: ProbeRun, after: ProbeRun, questions: Sequence[Question]) -> dict[str, float]:
+    return {"before": before.accuracy(questions), "after": after.accuracy(questions)}
+
+
+def _canary(decision: Decision) -> dict[str, Any]:
+    evidence = decision.evidence
+    return {
+        "release": decision.release,
+        "shadow_queries": evidence.get("shadow_queries"),
+        "traffic_path": evidence.get("traffic_path"),
+        "verdict": decision.kind,
+        "reason": decision.reason,
+    }
+
+
+def _material(plan: DemoPlan) -> Material:
+    at_ms = SystemClock().now_ms()
+    if plan.data is None:
+        return synthetic_material(SEED, at_ms=at_ms)
+    from twinloop.demo.real_data import real_material
+
+    return real_material(plan.data, seed=SEED, at_ms=at_ms)
+
+
+def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:
+    """Settings the demo needs by service: the exam and the embedder of its material, and no training before all is taught."""
+    environment = {service: dict(values) for service, values in material.environment.items()}
+    trainer = environment.setdefault("trainer", {})
+    trainer["TWINLOOP_TRAINER__SCHEDULE__MIN_ROWS"] = "10000"
+    trainer["TWINLOOP_TRAINER__SCHEDULE__DOCUMENTS_DELAY_S"] = "600"
+    if material.probes:
+        path = home.root / "probes.jsonl"
+        rows = [
+            {
+                "id": probe.id,
+                "domain": probe.domain,
+                "question": probe.question,
+                "needs_citation": probe.needs_citation,
+                "expect": probe.expect,
+            }
+            for probe in material.probes
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        environment.setdefault("gatekeeper", {})["TWINLOOP_GATEKEEPER__QA__PROBES"] = str(path)
+    return environment
