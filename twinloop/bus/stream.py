@@ -74,11 +74,13 @@ class TransactionalStream:
         self._commits = 0
         self._is_closed = False
         self._producer = TransactionalProducer(settings, self._transactional_id)
-        # The mock cluster keeps a static member's place until its session ends, even for the same member again.
         self._is_mock = is_mock_cluster(self._producer.cluster_id())
-        static_id = instance_id if static_membership and not self._is_mock else None
         with kafka_errors(f"joining {self._name} on {settings.bootstrap_servers}"):
-            self._consumer = Consumer(_consumer_config(settings, group, static_id), logger=CLIENT_LOG)
+            if self._is_mock:
+                config = _mock_consumer_config(settings, group)
+            else:
+                config = _consumer_config(settings, group, instance_id if static_membership else None)
+            self._consumer = Consumer(config, logger=CLIENT_LOG)
             self._consumer.subscribe(
                 list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
@@ -341,3 +343,10 @@ def _consumer_config(settings: KafkaSettings, group: str, instance_id: str | Non
         more["session.timeout.ms"] = settings.session_timeout_ms
         more["heartbeat.interval.ms"] = max(300, settings.session_timeout_ms // 3)
     return settings.consumer_config(**more)
+
+
+def _mock_consumer_config(settings: KafkaSettings, group: str) -> dict[str, object]:
+    """The mock cluster holds every rebalance back for the session time-out less 1 s, and a static member's place
+    for all of it, even for the same member again: short sessions, no static members."""
+    short = settings.model_copy(update={"session_timeout_ms": min(settings.session_timeout_ms, 3000)})
+    return _consumer_config(short, group, None)
