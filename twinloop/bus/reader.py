@@ -41,8 +41,8 @@ class LogReader:
         """Reads all partitions of `topics` and those in `partitions`, from `start`.
 
         `offsets` overrides the start of single partitions; `from_timestamp_ms` starts each at its first record of
-        that time or later (the end, where there is none; on the mock cluster at `start`). Raises Transient where Kafka does not answer or a topic
-        is missing.
+        that time or later (the end, where there is none; on the mock cluster at `start`). Raises Transient where
+        Kafka does not answer or a topic is missing.
         """
         self._settings = settings
         self._name = f"reader of {', '.join([*topics, *sorted({source.topic for source in partitions})])}"
