@@ -67,7 +67,7 @@ class RedisRoutingStore:
         self._where = _where(settings)
         self._reading = _connection(settings, timeout_ms=settings.timeout_ms)
         self._writing = _connection(settings, timeout_ms=settings.install_timeout_ms)
-        self._get = b"".join(self._reading.pack_command("GET", settings.key))
+        self._get = self._reading.pack_command("GET", settings.key)
         self._is_begun = False
         self._failed: TwinLoopError | None = None
 
