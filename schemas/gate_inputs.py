@@ -219,6 +219,8 @@ class Applied(Frozen):
     kind: Literal["applied"] = "applied"
     epoch: Count
     result: Literal["installed", "present", "refused"]
+    started_at_us: Count = 0
+    """Microseconds since 1970 UTC at which the write began: from here a swap is measured."""
     took_us: Count
     detail: Text500 = ""
 

@@ -2,7 +2,7 @@
 
 Reads `{"id", "question", "domain"}` lines, answers them in that order in batches of fixed size, and prints one JSON
 line each. Two runs over the same release print the same bytes, which is what proves that a rollback restored it;
-`--retrieval off` and `--adapter off` show what each part contributes.
+`--mode closed-book` and `--mode bare` show what adapter and index contribute alone.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def _probe(wanted: argparse.Namespace) -> None:
     runtime = open_runtime(settings.inference, settings.store, KeyRing.load(settings.keys.public_path))
     questions = _questions(wanted.questions)
     for release in wanted.release:
-        for line in _answers(runtime, release, questions, wanted):
-            print(json.dumps({"release": release, **line}, sort_keys=True))
+        for mode in wanted.mode or ["full"]:
+            for line in _answers(runtime, release, questions, mode):
+                print(json.dumps({"release": release, "mode": mode, **line}, sort_keys=True))
     runtime.preparer.close()
 
 
 def _answers(
-    runtime: Runtime, release_id: str, questions: list[dict[str, Any]], wanted: argparse.Namespace
+    runtime: Runtime, release_id: str, questions: list[dict[str, Any]], mode: str
 ) -> list[dict[str, object]]:
     ready = runtime.shelf.prepare(release_id)
     lines: list[dict[str, object]] = []
@@ -52,8 +53,8 @@ def _answers(
                 each["question"],
                 each["domain"],
                 ready,
-                use_retrieval=wanted.retrieval == "on",
-                use_adapter=wanted.adapter == "on",
+                use_retrieval=mode != "closed-book",
+                use_adapter=mode != "bare",
             )
             for each in part
         ]
@@ -90,8 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--release", action="append", required=True, help="release id; repeatable")
     parser.add_argument("--questions", type=Path, required=True, help="JSONL of id, question, domain")
-    parser.add_argument("--retrieval", choices=("on", "off"), default="on", help="off: closed book")
-    parser.add_argument("--adapter", choices=("on", "off"), default="on", help="off: the bare foundation")
+    parser.add_argument(
+        "--mode",
+        action="append",
+        choices=("full", "closed-book", "bare"),
+        help="full (default); closed-book: retrieval off; bare: adapter off; repeatable",
+    )
     return parser
 
 

@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def up(
     profile: ProfileOption = "embedded",
-    documents: Annotated[Path | None, typer.Option(help="JSONL of documents for the first indexes.")] = None,
+    documents: Annotated[Path, typer.Option(help="JSONL of documents for the first indexes.")] = Path(
+        "configs/starter/documents.jsonl"
+    ),
     routers: Annotated[int, typer.Option(min=1, help="Router processes.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Inference processes a slot.")] = 1,
     bootstrap_servers: Annotated[str, typer.Option(help="Kafka, with --profile external.")] = "",

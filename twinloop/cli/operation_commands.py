@@ -287,8 +287,8 @@ def _show_state(state: RoutingState | None) -> None:
 
 
 def _show_logged(record: Record, *, as_json: bool) -> None:
-    kind = record.header("ce_type")
-    event = decode(record, Progress if kind == Progress.type.encode() else Decision)
+    is_progress = record.header("ce_type") == Progress.type.encode()
+    event: Decision | Progress = decode(record, Progress) if is_progress else decode(record, Decision)
     if as_json:
         print_json(event.model_dump(mode="json"))
     elif isinstance(event, Decision):

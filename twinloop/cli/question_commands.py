@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from schemas.answers import Answer
-from schemas.event import DOMAINS, Domain
+from schemas.event import DOMAINS
 from schemas.feedback import Rating
 from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOption
 from twinloop.cli.exit_status import FAILED
@@ -43,9 +43,7 @@ def ask(
     if domain is not None and domain not in DOMAINS:
         raise ConfigError(f"--domain {domain!r}: use one of {', '.join(DOMAINS)}")
     with Client(connection.settings.kafka, connection.topics, name="cli") as client:
-        answer = client.ask(
-            question, domain=cast("Domain | None", domain), subject=subject, deadline_ms=deadline_ms
-        )
+        answer = client.ask(question, domain=domain, subject=subject, deadline_ms=deadline_ms)
     _remember(connection, answer, question)
     if as_json:
         print_json(answer.model_dump(mode="json"))

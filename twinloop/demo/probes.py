@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from twinloop.demo.material import Question
 from twinloop.demo.scoring import is_right
 from twinloop.stack.installation import Installation
 
+Mode = Literal["full", "closed-book", "bare"]
+"""Everything on; retrieval off; adapter off."""
+MODES: tuple[Mode, ...] = ("full", "closed-book", "bare")
+
 
 @dataclass(frozen=True)
 class ProbeRun:
-    """Answers of one release to one list of questions, as printed, byte for byte."""
+    """Answers of one release in one mode, as printed, in the order of the questions."""
 
-    printed: str
-    lines: tuple[dict[str, Any], ...]
+    printed: tuple[str, ...]
 
     def accuracy(self, questions: Sequence[Question]) -> float:
+        """Share of right answers over the first `len(questions)` lines."""
+        lines = self._lines()[: len(questions)]
         right = [
-            is_right(line["text"], question.expected)
-            for line, question in zip(self.lines, questions, strict=True)
+            is_right(line["text"], question.expected) for line, question in zip(lines, questions, strict=True)
         ]
         return sum(right) / len(right) if right else 0.0
 
     def hit_rate(self, questions: Sequence[Question], *, within: int) -> dict[str, float]:
         """Share of questions, by domain, whose document is among the first `within` passages found."""
         found: dict[str, list[bool]] = {}
-        for line, question in zip(self.lines, questions, strict=True):
+        for line, question in zip(self._lines(), questions, strict=True):
             if question.document_id is not None:
                 found.setdefault(question.domain, []).append(
                     question.document_id in line["passages"][:within]
                 )
         return {domain: sum(hits) / len(hits) for domain, hits in sorted(found.items())}
 
+    def _lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.printed]
 
-def probe_release(
-    installation: Installation,
-    release: str,
-    questions: Sequence[Question],
-    *,
-    folder: Path,
-    retrieval: bool = True,
-    adapter: bool = True,
-) -> ProbeRun:
-    """Answer in a fresh process in batches of fixed composition; raises ConfigError where it fails."""
+
+def probe_releases(
+    installation: Installation, releases: Sequence[str], questions: Sequence[Question], *, folder: Path
+) -> Mapping[tuple[str, Mode], ProbeRun]:
+    """Answer in one fresh process, in batches of fixed composition, in every mode; raises ConfigError on failure."""
     path = folder / "probe-questions.jsonl"
     rows = [
         json.dumps({"id": f"q{number:05d}", "question": question.text, "domain": question.domain})
@@ -57,10 +58,15 @@ def probe_release(
     arguments = [
         argument for file in installation.config_files("inference") for argument in ("--config", str(file))
     ]
-    arguments += ["--release", release, "--questions", str(path)]
-    arguments += ["--retrieval", "on" if retrieval else "off", "--adapter", "on" if adapter else "off"]
+    arguments += [argument for release in releases for argument in ("--release", release)]
+    arguments += [argument for mode in MODES for argument in ("--mode", mode)]
+    arguments += ["--questions", str(path)]
     environment = {"OMP_NUM_THREADS": "1", **installation.plan.environment.get("inference", {})}
     printed = installation.run_module(
         "services.inference.probe", arguments, timeout_s=300, environment=environment
     )
-    return ProbeRun(printed, tuple(json.loads(line) for line in printed.splitlines()))
+    lines: dict[tuple[str, Mode], list[str]] = {}
+    for line in printed.splitlines():
+        row = json.loads(line)
+        lines.setdefault((row["release"], row["mode"]), []).append(line)
+    return {key: ProbeRun(tuple(each)) for key, each in lines.items()}

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from twinloop.clock import SystemClock
 from twinloop.codec import decode
 from twinloop.demo.decision_log import DecisionLog
 from twinloop.demo.material import Harm, Material, Question
-from twinloop.demo.probes import ProbeRun, probe_release
+from twinloop.demo.probes import Mode, ProbeRun, probe_releases
 from twinloop.demo.propagation import Propagation, propagation_of
 from twinloop.demo.report import Report
 from twinloop.demo.scoring import accuracy
@@ -104,16 +104,21 @@ class _Story:
             first = self._log.wait(
                 lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
             )
-            before = self._measure("before", first.state.active_release)
+            oldest = first.state.active_release
+            self._step("probing the first release")
+            probed = self._probe([oldest])
+            before = self._measure("before", oldest)
             promoted = self._learn(first)
             after = self._measure("after", promoted.state.active_release)
             for harm, kinds in ((self._material.exam_harm, "reject"), (self._material.canary_harm, "abort")):
                 if harm is not None:
                     self._stop_harm(harm, kinds)
             self._roll_back(first, promoted)
-            again = self._measure("rolled-back", first.state.active_release)
+            again = self._measure("rolled-back", oldest)
             self._traffic.stop()
+            self._step("probing both releases")
             self._compare(before, after, again)
+            self._compare_probes(probed, self._probe([oldest, after.release]), old=oldest, new=after.release)
             self._account()
         finally:
             self._traffic.close()
@@ -133,9 +138,6 @@ class _Story:
             release=release,
             new=accuracy(new, self._material.examined),
             old=accuracy(old, self._material.old),
-            adapter_only=self._probe(release, self._material.examined, retrieval=False),
-            index_only=self._probe(release, self._material.examined, adapter=False),
-            both=self._probe(release, (*self._material.examined, *self._material.old)),
             digests=self._digests(release, new),
         )
         self._say(f"    right: {measured.new:.0%} of the new facts, {measured.old:.0%} of the old ones")
@@ -212,25 +214,41 @@ class _Story:
         }
 
     def _compare(self, before: _Measured, after: _Measured, again: _Measured) -> None:
-        questions = self._material.examined
-        everything = (*questions, *self._material.old)
         self._report |= {
             "accuracy_before": before.new,
             "accuracy_after": after.new,
             "accuracy_after_rollback": again.new,
-            "accuracy_adapter_only": _pair(before.adapter_only, after.adapter_only, questions),
-            "accuracy_index_only": _pair(before.index_only, after.index_only, questions),
             "accuracy_old_facts": {"before": before.old, "after": after.old},
             "rollback_digests_equal": before.digests == again.digests and bool(before.digests),
-            "rollback_probe_answers_equal": before.both.printed == again.both.printed,
+        }
+
+    def _compare_probes(
+        self,
+        first: Mapping[tuple[str, Mode], ProbeRun],
+        last: Mapping[tuple[str, Mode], ProbeRun],
+        *,
+        old: str,
+        new: str,
+    ) -> None:
+        questions = self._material.examined
+        self._report |= {
+            "accuracy_adapter_only": _pair(last[old, "closed-book"], last[new, "closed-book"], questions),
+            "accuracy_index_only": _pair(last[old, "bare"], last[new, "bare"], questions),
+            "rollback_probe_answers_equal": all(
+                last[key].printed == run.printed for key, run in first.items()
+            ),
             "retrieval_hit_rate": {
-                name: {
-                    "at_1": run.both.hit_rate(everything, within=1),
-                    "at_4": run.both.hit_rate(everything, within=4),
-                }
-                for name, run in (("before", before), ("after", after))
+                "before": self._hit_rates(last[old, "full"]),
+                "after": self._hit_rates(last[new, "full"]),
             },
         }
+
+    def _hit_rates(self, run: ProbeRun) -> dict[str, dict[str, float]]:
+        return {f"at_{within}": run.hit_rate(self._questions, within=within) for within in (1, 4)}
+
+    @property
+    def _questions(self) -> tuple[Question, ...]:
+        return (*self._material.examined, *self._material.old)
 
     def _account(self) -> None:
         self._step("counting")
@@ -302,7 +320,8 @@ class _Story:
 
     def _statuses(self, ids: Sequence[str], timeout_s: float = 60.0) -> dict[str, FeedbackStatus]:
         """The first status of each feedback; raises Transient naming one without."""
-        wanted, found = set(ids), {}
+        wanted = set(ids)
+        found: dict[str, FeedbackStatus] = {}
         deadline = time.monotonic() + timeout_s
         name = self._installation.topics.name("feedback.status")
         with LogReader(self._installation.kafka, topics=[name]) as reader:
@@ -318,12 +337,8 @@ class _Story:
                     )
         return found
 
-    def _probe(
-        self, release: str, questions: Sequence[Question], *, retrieval: bool = True, adapter: bool = True
-    ) -> ProbeRun:
-        return probe_release(
-            self._installation, release, questions, folder=self._folder, retrieval=retrieval, adapter=adapter
-        )
+    def _probe(self, releases: Sequence[str]) -> Mapping[tuple[str, Mode], ProbeRun]:
+        return probe_releases(self._installation, releases, self._questions, folder=self._folder)
 
     def _digests(self, release_id: str, answers: dict[str, Answer]) -> str:
         """One digest over what the release names, what reading it back finds, and what live answers were made of."""
@@ -340,7 +355,7 @@ class _Story:
         )
         problems = verify_release(self._store, stored.release)
         return digest_of(
-            {"release": stored.release.model_dump(mode="json"), "used": used, "problems": list(problems)}
+            {"release": stored.release.model_dump(mode="json"), "used": [*used], "problems": list(problems)}
         )
 
     def _propagation(self, epoch: int) -> Propagation:
@@ -363,9 +378,6 @@ class _Measured:
     release: str
     new: float
     old: float
-    adapter_only: ProbeRun
-    index_only: ProbeRun
-    both: ProbeRun
     digests: str
 
 
@@ -394,7 +406,7 @@ def _material(plan: DemoPlan) -> Material:
 
 
 def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:
-    """Settings the demo needs by service: the exam and the embedder of its material, and no training before all is taught."""
+    """Settings by service: the exam and the embedder of the material, and no training before everything is taught."""
     environment = {service: dict(values) for service, values in material.environment.items()}
     trainer = environment.setdefault("trainer", {})
     trainer["TWINLOOP_TRAINER__SCHEDULE__MIN_ROWS"] = "10000"
@@ -412,5 +424,5 @@ def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:
             for probe in material.probes
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        environment.setdefault("gatekeeper", {})["TWINLOOP_GATEKEEPER__QA__PROBES"] = str(path)
+        environment.setdefault("gatekeeper", {})["TWINLOOP_GATEKEEPER__PROBES__FILE"] = str(path)
     return environment

@@ -13,6 +13,8 @@ from twinloop.foundation_training.corpus import Fact, World, bank
 
 STARTER_SEED = 101
 STARTER_FACTS = 60
+STARTER_TIME = 1_767_225_600_000
+"""2026-01-01: when the starter documents are said to have been written."""
 PROBES_PER_DOMAIN = 50
 TAUGHT_BY_FEEDBACK: dict[Domain, int] = {"law": 24, "med": 24}
 TAUGHT_BY_DOCUMENT: dict[Domain, int] = {"fin": 24}
@@ -28,7 +30,7 @@ def starter_facts() -> dict[Domain, tuple[Fact, ...]]:
     return {domain: World.generate(STARTER_SEED, domain, STARTER_FACTS).facts for domain in DOMAINS}
 
 
-def starter_documents(at_ms: int = 0) -> tuple[DocumentChange, ...]:
+def starter_documents(at_ms: int = STARTER_TIME) -> tuple[DocumentChange, ...]:
     return tuple(document_of(fact, at_ms) for facts in starter_facts().values() for fact in facts)
 
 
@@ -56,14 +58,14 @@ def synthetic_material(seed: int, *, at_ms: int) -> Material:
     lessons += [lesson_by_document(fact, at_ms) for domain in TAUGHT_BY_DOCUMENT for fact in new[domain]]
     return Material(
         name="synthetic",
-        documents=starter_documents(at_ms),
+        documents=starter_documents(),
         traffic=tuple(_traffic(known, random.Random(seed))),
         lessons=tuple(lessons),
         old=tuple(_old(starter, random.Random(seed + 1))),
         exam_harm=_exam_harm(starter),
         canary_harm=_canary_harm(starter, random.Random(seed + 2)),
         notes=(
-            "Facts are invented; the shipped foundation has 0.9 million parameters: it proves the loop, not answer quality.",
+            "Facts are invented; the foundation has 0.9 million parameters: it proves the loop, not answer quality.",
         ),
     )
 
