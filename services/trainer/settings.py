@@ -107,6 +107,21 @@ class ReplaySettings(_Section):
     """Rows of that file with a passage that are not trained and measure grounding."""
 
 
+class FoundationSettings(_Section):
+    """The frozen model that adapters are trained for."""
+
+    source: str = "foundation/tiny"
+    """A folder in Hugging Face layout, which bootstrap also puts into the store, or a hub name with `revision`."""
+    revision: str | None = None
+    """Full commit id of a hub name."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format it computes in."""
+    device: str = "cpu"
+    """Torch device, such as `cpu` or `cuda:0`."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Torch threads of the child; another number gives other bytes."""
+
+
 class JobSettings(_Section):
     """The child process that trains."""
 
@@ -116,16 +131,6 @@ class JobSettings(_Section):
     """Time a stopped child has before it is killed."""
     learning: dict[str, JsonValue] = {}
     """Passed to the learning job as its `settings`."""
-    foundation_source: str | None = None
-    """Folder or hub name of a foundation that is kept outside the store; null takes it from the store."""
-    foundation_revision: str | None = None
-    """Commit of a hub foundation."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format the foundation computes in."""
-    device: str = "cpu"
-    """Where it computes."""
-    threads: int = Field(default=1, ge=1)
-    """Torch threads of the child; another number gives other bytes."""
 
 
 class EvidenceSettings(_Section):
@@ -139,6 +144,21 @@ class EvidenceSettings(_Section):
     """How much of the replay rows may be forgotten."""
 
 
+class BootstrapSettings(_Section):
+    """What the first release of an installation is made of, besides the foundation and the embedder."""
+
+    rules: Path = Path("configs/rules.json")
+    """Router rules."""
+    prompt: dict[str, JsonValue] = {"kind": "tagged"}
+    """The prompt format, as `PromptFormat` reads it."""
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank of every adapter; it cannot change later, because adapters are swapped in place."""
+    alpha: float = Field(default=32.0, gt=0)
+    """LoRA alpha of every adapter."""
+    store_foundation: bool = True
+    """Put the foundation's files into the store; set it to false for large models that every host has anyway."""
+
+
 class TrainerSection(_Section):
     """Everything only the trainer knows."""
 
@@ -146,6 +166,8 @@ class TrainerSection(_Section):
     """Decides samples, held-out rows and the training itself."""
     feedback_licence: str = "internal: users' corrections under the service's terms"
     """The licence written into every dataset."""
+    foundation: FoundationSettings = FoundationSettings()
+    """The frozen model that adapters are trained for."""
     embedder: dict[str, JsonValue] = {"kind": "hashing", "dim": 1024}
     """Specification of the embedder; its digest must be the active release's."""
     poll_timeout_s: float = Field(default=0.2, gt=0)
@@ -160,8 +182,16 @@ class TrainerSection(_Section):
     """Above this many waiting document changes reading documents pauses."""
     max_seen_ids: int = Field(default=50_000, ge=1000)
     """Feedback ids remembered, so that a repeated id does nothing."""
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    """What the first release is made of."""
     schedule: ScheduleSettings = ScheduleSettings()
     """When a training starts."""
+    classifiers: tuple[dict[str, JsonValue], ...] = (
+        {"kind": "pii"},
+        {"kind": "toxicity"},
+        {"kind": "injection"},
+    )
+    """Specifications of the safety classifiers that look at corrections and documents, for `build_classifier`."""
     cleaning: CleaningSettings = CleaningSettings()
     """What a correction and a document must be."""
     selection: SelectionSettings = SelectionSettings()

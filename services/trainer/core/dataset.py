@@ -116,7 +116,9 @@ def training_material(rows: bytes, replay: bytes, *, domain: Domain, seed: int) 
     gate = [row for row in mine if row["id"] in held_out]
     old = [row for row in _parsed(replay) if row["domain"] == domain]
     return TrainingMaterial(
-        rows=tuple(_renderings(train)), gate_rows=tuple(_renderings(gate)), replay_rows=tuple(_renderings(old))
+        rows=tuple(_renderings(train)),
+        gate_rows=tuple(_renderings(gate)),
+        replay_rows=tuple(_renderings(old)),
     )
 
 
@@ -140,7 +142,9 @@ def split_general_rows(
     """
     everything = _parsed(text.encode())
     mine = [row for row in everything if row["domain"] == domain] or everything
-    with_passage = sorted((row for row in mine if row.get("passage")), key=lambda r: _draw(seed, str(r["id"])))
+    with_passage = sorted(
+        (row for row in mine if row.get("passage")), key=lambda r: _draw(seed, str(r["id"]))
+    )
     chosen = {str(row["id"]) for row in with_passage[: min(probes, len(with_passage) // 2)]}
     as_domain = [{**row, "domain": domain} for row in mine]
     return (

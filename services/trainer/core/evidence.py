@@ -31,13 +31,16 @@ def problems_of(policy: EvidencePolicy, metrics: Mapping[Domain, Metrics]) -> tu
     """Why a candidate should fail, one line each; a number that was not measured is no problem here."""
     found = []
     for domain, values in sorted(metrics.items()):
-        taught = _number(values, "update_exact_match")
+        taught = _number(values, "update_exact_match_after")
         if taught is not None and taught < policy.min_update_exact_match:
             found.append(f"{domain}: taught rows {taught:.3f} < {policy.min_update_exact_match:.3f}")
-        before, after = _number(values, "probe_before"), _number(values, "probe_after")
+        before = _number(values, "probe_exact_match_before")
+        after = _number(values, "probe_exact_match_after")
         if before is not None and after is not None and after < before - policy.max_probe_drop:
-            found.append(f"{domain}: grounding {before:.3f} -> {after:.3f}, allowed drop {policy.max_probe_drop}")
-        replayed = _number(values, "replay_exact_match")
+            found.append(
+                f"{domain}: grounding {before:.3f} -> {after:.3f}, allowed drop {policy.max_probe_drop}"
+            )
+        replayed = _number(values, "replay_exact_match_after")
         if replayed is not None and replayed < 1 - policy.max_replay_loss:
             found.append(f"{domain}: replayed rows {replayed:.3f} < {1 - policy.max_replay_loss:.3f}")
     return tuple(found)
@@ -46,7 +49,6 @@ def problems_of(policy: EvidencePolicy, metrics: Mapping[Domain, Metrics]) -> tu
 def training_evidence(
     run: Run,
     *,
-    seed: int,
     metrics: Mapping[Domain, Metrics],
     artifacts: Mapping[str, JsonValue],
     classifiers: tuple[str, ...],
@@ -58,12 +60,15 @@ def training_evidence(
     documents = Counter(item.change.domain for item in run.documents)
     return TrainingEvidence(
         dataset=run.dataset,
-        seed=seed,
+        seed=run.seed,
         offsets=run.offsets,
         rows=dict(sorted(rows.items())),
         documents=dict(sorted(documents.items())),
         feedback_ids=tuple(sorted(item.row.id for item in run.rows)),
-        metrics={"domains": {name: dict(values) for name, values in metrics.items()}, "artifacts": dict(artifacts)},
+        metrics={
+            "domains": {name: dict(values) for name, values in metrics.items()},
+            "artifacts": dict(artifacts),
+        },
         classifiers=tuple(sorted(classifiers)),
         problems=problems_of(policy, metrics),
         started_at=run.started_at,

@@ -49,6 +49,7 @@ class Run(Frozen):
     rows: tuple[TaughtRow, ...]
     documents: tuple[LoggedDocument, ...]
     offsets: tuple[OffsetRange, ...]
+    seed: int
     started_at: EpochMs
     attempt: int = 1
 
@@ -96,7 +97,11 @@ class LedgerState(BaseModel):
     candidates: dict[str, Candidate] = {}
     """Undecided and recently promoted releases by id, oldest first."""
     failed_releases: list[str] = []
-    """Ids that must not be proposed again, oldest first, bounded."""
+    """Ids that failed, oldest first, bounded; the gatekeeper refuses a second proposal of any id."""
+    ended_releases: list[str] = []
+    """Ids that were superseded or returned, oldest first, bounded."""
+    give_backs: int = 0
+    """Candidates on the active release that came back undecided: added to the seed, so that a repetition is new."""
     active: ActiveView | None = None
     commanded: dict[Domain, str] = {}
     """Domains an operator wants trained, with the command's nonce."""

@@ -31,6 +31,9 @@ Effect = FeedbackStatus | QuarantinedFeedback
 """Something to tell; publishing it twice changes nothing, because the last status of an id holds."""
 
 
+_UNTIL_NEWS_MS = 365 * 86_400_000
+
+
 @dataclass(frozen=True)
 class LifecyclePolicy:
     """Bounds of what is remembered."""
@@ -142,6 +145,8 @@ class Ledger:
         """Settle every proposed release by a decision for which `is_news` holds; `lineage` opens with the active."""
         state = decision.state
         is_restart = self.state.active is not None and state.incarnation != self.state.active.incarnation
+        if self.state.active is None or self.state.active.release != state.active_release:
+            self.state.give_backs = 0
         self.state.active = ActiveView(
             incarnation=state.incarnation,
             epoch=decision.epoch,
@@ -160,26 +165,16 @@ class Ledger:
         active = self.state.active
         assert active is not None
         at = decision.decided_at
-        ended = decision.kind in ("reject", "abort") and decision.release == candidate.release
         if candidate.release in active.lineage:
             return [] if candidate.stage == "promoted" else self._promote(candidate, at)
-        if candidate.release in active.revoked or (ended and candidate.stage == "undecided"):
+        outcome = _outcome(decision, candidate.release) if candidate.stage == "undecided" else None
+        if candidate.release in active.revoked or outcome == "failed":
             reason = decision.reason if decision.release == candidate.release else "release_revoked"
             return self._fail(candidate, f"{decision.kind}:{reason}", at)
         is_waiting = candidate.stage == "undecided" and candidate.parent == active.release
-        if is_waiting and not is_restart and not self._is_superseded(candidate, decision):
+        if is_waiting and outcome is None and not is_restart:
             return []
         return self._give_back(candidate, at)
-
-    def _is_superseded(self, candidate: Candidate, decision: Decision) -> bool:
-        named = decision.evidence.get("superseded")
-        if isinstance(named, list) and candidate.release in named:
-            return True
-        # Of the candidates that wait the newest is staged: an older one of ours will not be any more.
-        if decision.kind != "stage" or decision.release == candidate.release:
-            return False
-        order = list(self.state.candidates)
-        return decision.release in order and order.index(decision.release) > order.index(candidate.release)
 
     def expire_candidates(self, now_ms: int) -> list[Effect]:
         """Take back the rows of candidates that nobody decided about for too long."""
@@ -225,6 +220,9 @@ class Ledger:
 
     def _give_back(self, candidate: Candidate, at: int) -> list[Effect]:
         del self.state.candidates[candidate.release]
+        self.state.ended_releases.append(candidate.release)
+        del self.state.ended_releases[:-100]
+        self.state.give_backs += 1
         self._forget_taught(candidate)
         return self._wait_again(candidate.rows, candidate.documents, reason="release_superseded", at=at)
 
@@ -322,15 +320,26 @@ class Ledger:
         self._hold_documents(run.documents)
         return self._quarantine(run.rows, f"training_failed:{reason}", at)
 
+    def is_candidate(self, release: str) -> bool:
+        """True where the release is proposed or serves."""
+        return release in self.state.candidates
+
     def finish_run(self, release: str, at: int) -> list[Effect]:
-        """The run became a proposed release; one that failed before is not proposed again and fails at once."""
+        """The run became a proposed release; one whose id was decided about before is not to be proposed again.
+
+        Returns what to tell then, and nothing where the release is to be proposed.
+        """
         run = self.state.run
         assert run is not None
         if release in self.state.failed_releases:
             return self.fail_run("same_release_failed_before", at)
+        if release in self.state.ended_releases:
+            # An index refresh gives the same release again: it waits until something else comes with it.
+            told = self.cancel_run(at)
+            for domain in run.domains:
+                self.postpone(domain, at + _UNTIL_NEWS_MS)
+            return told
         self.state.run = None
-        # A release of the same id may stand here already, when rows came back and made the very same dataset again.
-        self.state.candidates.pop(release, None)
         self.state.candidates[release] = Candidate(
             release=release,
             parent=run.parent,
@@ -413,6 +422,16 @@ class Ledger:
             verdict = Verdict("quarantined", reason[:500], "gatekeeper" if "release" in reason else "trainer")
             told += _set_aside(item.row.feedback, verdict, domain=item.row.domain, at=at)
         return told
+
+
+def _outcome(decision: Decision, release: str) -> str | None:
+    """How a decision ends a candidate, None where it does not; an end without an outcome is a failure."""
+    outcome = decision.evidence.get("outcome")
+    if decision.evidence.get("ended_candidate") == release:
+        return str(outcome or "superseded")
+    if decision.kind in ("reject", "abort") and decision.release == release:
+        return str(outcome or "failed")
+    return "superseded" if decision.kind == "adopt" else None
 
 
 def _as_replay(taught: TaughtRow) -> ReplayRow:

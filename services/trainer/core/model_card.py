@@ -13,7 +13,12 @@ from twinloop.canonical import canonical_json
 
 
 def card_json(
-    run: Run, release: Release, *, parent: Release, licence: str, metrics: Mapping[Domain, Mapping[str, JsonValue]]
+    run: Run,
+    release: Release,
+    *,
+    parent: Release,
+    licence: str,
+    metrics: Mapping[Domain, Mapping[str, JsonValue]],
 ) -> bytes:
     """The card as canonical JSON; no user's words, no names of raters."""
     changed: dict[str, JsonValue] = {
@@ -42,7 +47,12 @@ def card_json(
 
 
 def card_markdown(
-    run: Run, release: Release, *, parent: Release, licence: str, metrics: Mapping[Domain, Mapping[str, JsonValue]]
+    run: Run,
+    release: Release,
+    *,
+    parent: Release,
+    licence: str,
+    metrics: Mapping[Domain, Mapping[str, JsonValue]],
 ) -> bytes:
     """The same card as Markdown."""
     lines = [

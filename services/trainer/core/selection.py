@@ -20,6 +20,15 @@ FindPassage = Callable[[str, str], str | None]
 """Domain and document id to the document's text, None where the next release will not hold it."""
 
 
+FindFlaw = Callable[[str, str, str | None], str | None]
+"""Question, answer and passage to why the model could never serve them, None where it could."""
+
+
+def no_flaw(_question: str, _answer: str, _passage: str | None) -> str | None:
+    """Takes every row; for models whose tokenizer is not at hand."""
+    return None
+
+
 @dataclass(frozen=True)
 class SelectionPolicy:
     """How much one source may teach at once."""
@@ -71,6 +80,7 @@ def select_rows(
     find_passage: FindPassage,
     citation_pattern: str,
     now_ms: int,
+    find_flaw: FindFlaw = no_flaw,
 ) -> Selection:
     """Choose from `rows` (one domain); `taught` is the domain's replay buffer."""
     ordered = sorted(rows, key=lambda row: (row.order, row.id))
@@ -86,6 +96,12 @@ def select_rows(
             if now_ms - row.order.timestamp_ms > policy.citation_patience_s * 1000:
                 rejected[row.id] = "cites_unknown_document"
             continue
+        flaw = find_flaw(row.question, row.answer, None)
+        if flaw is not None:
+            rejected[row.id] = flaw
+            continue
+        if passage is not None and find_flaw(row.question, row.answer, passage) is not None:
+            passage = None  # too long to be shown with its question: taught closed book
         chosen.append(Chosen(row, document_id, passage))
     rejected.update(_above_quota(chosen, policy))
     kept = [item for item in chosen if item.row.id not in rejected]

@@ -1,0 +1,182 @@
+"""One domain's job folder: written from stored artifacts, run in a child, its results stored again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from schemas.event import Domain
+from schemas.releases import Release
+from services.trainer.child_process import TimedOut, run_leashed_module
+from services.trainer.core.dataset import TrainingMaterial, split_general_rows, to_jsonl
+from services.trainer.settings import TrainerSection
+from twinloop.canonical import canonical_json
+from twinloop.errors import ArtifactError, ConfigError
+from twinloop.registry.blobs import BlobStore
+from twinloop.registry.digests import sha256_of_file
+from twinloop.registry.manifests import digest_folder, materialise, put_folder
+
+MODULE = "services.trainer.learning.job"
+_FINAL = {2: "the job or its rows are unusable", 4: "training diverged"}
+"""Exit statuses that a repetition would only repeat."""
+
+
+class TrainingFailed(Exception):
+    """A training gave no adapter; `is_final` where trying again would give the same."""
+
+    def __init__(self, reason: str, *, is_final: bool) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one job stored, and what it measured."""
+
+    adapter: str
+    fisher: str | None
+    metrics: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a domain's training starts from."""
+
+    release: Release
+    fisher: str | None
+    prompt: Mapping[str, JsonValue]
+
+
+class LearningJobs:
+    """Runs learning jobs one after the other under one folder; every step may be repeated after a crash."""
+
+    def __init__(
+        self, store: BlobStore, settings: TrainerSection, *, artifacts: Path, module: str = MODULE
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._artifacts = artifacts
+        self._module = module
+
+    def learn(
+        self,
+        domain: Domain,
+        material: TrainingMaterial,
+        start: Start,
+        *,
+        folder: Path,
+        seed: int,
+        cancel: threading.Event,
+    ) -> Learnt:
+        """Train one domain; raises TrainingFailed, Cancelled, and Transient or ArtifactError of the store."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._write_job(domain, material, start, folder=folder, seed=seed)
+        try:
+            status = run_leashed_module(
+                self._module,
+                [str(folder / "job.json")],
+                folder=folder,
+                timeout_s=self._settings.job.timeout_s,
+                grace_s=self._settings.job.stop_grace_s,
+                cancel=cancel,
+            )
+        except TimedOut as error:
+            limit = self._settings.job.timeout_s
+            raise TrainingFailed(f"{domain}: ran longer than {limit:g} s", is_final=False) from error
+        if status != 0:
+            reason = _FINAL.get(status, "the child ended early")
+            raise TrainingFailed(f"{domain}: exit status {status}, {reason}", is_final=status in _FINAL)
+        return self._store_result(domain, folder / "out")
+
+    def _write_job(
+        self, domain: Domain, material: TrainingMaterial, start: Start, *, folder: Path, seed: int
+    ) -> None:
+        adapter = materialise(self._store, start.release.adapters[domain], self._artifacts, kind="adapter")
+        job: dict[str, JsonValue] = {
+            "version": 1,
+            "foundation": self._foundation(start.release.foundation),
+            "prompt": dict(start.prompt),
+            "domain": domain,
+            "parent": {"adapter": str(adapter), "fisher": self._fisher(start.fisher)},
+            "settings": dict(self._settings.job.learning),
+            "seed": seed,
+            "output": "out/",
+        }
+        general, probes = self._general(domain)
+        files = {
+            "rows": material.rows,
+            "gate_rows": material.gate_rows,
+            "replay_rows": material.replay_rows,
+            "general_rows": general,
+            "probe_rows": probes,
+        }
+        for name, rows in files.items():
+            if rows:
+                (folder / f"{name}.jsonl").write_bytes(to_jsonl(rows))
+                job[name] = f"{name}.jsonl"
+        (folder / "job.json").write_bytes(canonical_json(job))
+
+    def _foundation(self, digest: str) -> dict[str, JsonValue]:
+        settings = self._settings.foundation
+        source, revision = settings.source, settings.revision
+        if self._store.exists(digest):
+            source = str(materialise(self._store, digest, self._artifacts, kind="foundation"))
+            revision = None
+        elif Path(source).is_dir() and digest_folder(Path(source), "foundation") != digest:
+            raise ArtifactError(
+                f"foundation {digest} is neither in {self._store.url} nor in trainer.foundation.source {source}"
+            )
+        return {
+            "source": source,
+            "digest": None,
+            "revision": revision,
+            "dtype": settings.dtype,
+            "device": settings.device,
+            "threads": settings.threads,
+        }
+
+    def _fisher(self, digest: str | None) -> str | None:
+        if digest is None:
+            return None
+        path = self._artifacts / f"{digest}.safetensors"
+        if not path.exists() or sha256_of_file(path)[0] != digest:
+            path.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._store.fetch_to(digest, path)
+        return str(path)
+
+    def _general(self, domain: Domain) -> tuple[list[dict[str, JsonValue]], list[dict[str, JsonValue]]]:
+        path = self._settings.replay.general_file
+        if path is None:
+            return [], []
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"trainer.replay.general_file: {path} cannot be read ({error}); build the foundation, or set it to null"
+            ) from error
+        return split_general_rows(
+            text, domain=domain, probes=self._settings.replay.probes, seed=self._settings.seed
+        )
+
+    def _store_result(self, domain: Domain, out: Path) -> Learnt:
+        try:
+            result = json.loads((out / "result.json").read_bytes())
+            metrics = dict(result["metrics"])
+            expected = dict(result["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingFailed(f"{domain}: result.json cannot be read: {error}", is_final=False) from error
+        for name, digest in expected.items():
+            if sha256_of_file(out / name)[0] != digest:
+                raise TrainingFailed(f"{domain}: {name} is not what result.json says", is_final=False)
+        fisher = out / "fisher.safetensors"
+        return Learnt(
+            adapter=put_folder(self._store, out / "adapter", "adapter"),
+            fisher=self._store.put_file(fisher) if fisher.exists() else None,
+            metrics=metrics,
+        )

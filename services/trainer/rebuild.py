@@ -1,0 +1,78 @@
+"""The trainer's state made again where its checkpoint is lost: from the decision log and the stored datasets.
+
+Feedback, documents and commands are then read from their beginning; ids that a promoted or failed release was taught
+are known, so nothing is taught twice. What the logs no longer hold is lost to the buffers of later releases only.
+"""
+
+from __future__ import annotations
+
+from schemas.decisions import Decision
+from services.trainer.core.dataset import ROWS, blob_digests, stored_replay_rows
+from services.trainer.core.ledger_state import LedgerState
+from services.trainer.core.lifecycle import Ledger
+from services.trainer.release_reader import ReleaseReader
+from services.trainer.settings import TrainerSettings
+from services.trainer.training_run import Tools
+from twinloop.bus.reader import LogReader
+from twinloop.codec import decode
+from twinloop.errors import ArtifactError, InvalidEvent, SignatureError
+from twinloop.signing import verify_document
+from twinloop.telemetry.logging import get_logger
+from twinloop.topics import TopicCatalogue
+
+_READ_TIMEOUT_S = 60.0
+
+
+def rebuilt_state(
+    settings: TrainerSettings, topics: TopicCatalogue, reader: ReleaseReader, tools: Tools
+) -> LedgerState:
+    """A state that knows what was taught and what failed; empty for a new installation. Raises Transient."""
+    ledger = Ledger(settings.trainer.lifecycle_policy(), LedgerState())
+    last = _last_decision(settings, topics, tools)
+    if last is None:
+        return ledger.state
+    lineage = reader.lineage(last.state.active_release)
+    for name in reversed(lineage):
+        _remember_taught(ledger, name, reader, tools, into_buffer=True)
+    for name in last.state.revoked:
+        ledger.state.failed_releases.append(name)
+        _remember_taught(ledger, name, reader, tools, into_buffer=False)
+    get_logger("trainer").info("rebuilt", releases=len(lineage), seen=len(ledger.state.seen))
+    return ledger.state
+
+
+def _last_decision(settings: TrainerSettings, topics: TopicCatalogue, tools: Tools) -> Decision | None:
+    log = LogReader(settings.kafka, topics=[topics.name("decisions")])
+    last: Decision | None = None
+    try:
+        for record in log.read_to_end(_READ_TIMEOUT_S):
+            if record.header("ce_type") not in (None, Decision.type.encode()):
+                continue
+            try:
+                decision = decode(record, Decision)
+                verify_document(decision.state, tools.ring, role="gatekeeper")
+            except (InvalidEvent, SignatureError):
+                continue  # the stream reads the same record again and dead-letters it
+            is_higher = last is None or decision.epoch > last.epoch
+            if is_higher or (last is not None and decision.state.incarnation != last.state.incarnation):
+                last = decision
+    finally:
+        log.close()
+    return last
+
+
+def _remember_taught(
+    ledger: Ledger, release: str, reader: ReleaseReader, tools: Tools, *, into_buffer: bool
+) -> None:
+    try:
+        evidence = reader.release(release).evidence
+        if not evidence.feedback_ids:
+            return
+        rows = stored_replay_rows(tools.store.get(blob_digests(tools.store.get(evidence.dataset))[ROWS]))
+    except (ArtifactError, SignatureError) as error:
+        get_logger("trainer").warning("dataset_unreadable", release=release, reason=str(error))
+        return
+    for row in rows:
+        ledger.state.seen[row.id] = None
+        if into_buffer:
+            ledger.buffer(row.domain).add([row])
