@@ -44,6 +44,7 @@ def on_command(turn: Turn, seen: CommandSeen) -> None:
         if seen.verdict == "refused":
             raise CommandRefused(seen.detail or "not allowed")
         _check_freshness(turn, command)
+        turn.command = command.nonce
         detail = _carry_out(turn, command)
     except CommandRefused as refused:
         _audit(turn, command, "refused", str(refused))
@@ -117,7 +118,7 @@ def _abort(turn: Turn, command: Command) -> str:
         kind="abort",
         reason="manual",
         line=_by(command),
-        evidence={"actor": command.actor, "nonce": command.nonce},
+        evidence={"actor": command.actor},
     )
     return f"{stage.candidate.release[:8]} ended"
 
@@ -177,7 +178,7 @@ def _check_release(command: Command, staged: str) -> None:
 
 
 def _by(command: Command) -> str:
-    return f"by {command.actor}: {command.reason}"[:500]
+    return f"by {command.actor}: {command.reason}"[:400]
 
 
 def _audit(turn: Turn, command: Command, result: str, detail: str) -> None:
@@ -186,6 +187,6 @@ def _audit(turn: Turn, command: Command, result: str, detail: str) -> None:
         action=command.action,
         target=command.release or "",
         result=result,
-        detail=f"{detail} ({command.reason})",
+        detail=f"{detail[:350]} [{command.nonce}]",
         via="cli",
     )

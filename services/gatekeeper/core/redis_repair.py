@@ -14,8 +14,11 @@ def on_redis_seen(turn: Turn, seen: RedisSeen) -> None:
     """Restore what was lost or changed, adopt what an operator wrote by hand, tell people about the rest."""
     if turn.state.applied_epoch == 0:
         return  # Nothing was ever installed, so nothing was lost: genesis is still on its way.
+    if turn.state.repair_epoch > turn.state.applied_epoch and seen.epoch < turn.state.repair_epoch:
+        return  # The repair is decided and on its way.
     if seen.status == "break-glass" and seen.state is not None:
-        if seen.state.epoch > turn.routing.epoch:
+        is_newer = seen.state.epoch >= turn.state.applied_epoch
+        if is_newer and seen.state.decision_id != turn.routing.decision_id:
             _adopt(turn, seen.state, reported=seen.reported)
     elif seen.status == "foreign":
         _tell(
@@ -43,6 +46,7 @@ def _restore(turn: Turn, seen: RedisSeen) -> None:
         evidence={"found_epoch": seen.epoch, "reported_epoch": seen.reported},
         above=max(seen.epoch, seen.reported),
     )
+    turn.set(repair_epoch=turn.routing.epoch)
 
 
 def _adopt(turn: Turn, found: RoutingState, *, reported: int) -> None:
@@ -75,6 +79,7 @@ def _adopt(turn: Turn, found: RoutingState, *, reported: int) -> None:
         evidence={"found_epoch": found.epoch, "found_decision": found.decision_id, "key_id": found.key_id},
         above=max(found.epoch, reported),
     )
+    turn.set(repair_epoch=turn.routing.epoch)
 
 
 def _unknown(rules: str) -> Card:

@@ -166,6 +166,8 @@ class JudgeState(Frozen):
     """Digest of the last decision without signatures."""
     applied_epoch: int = 0
     """The highest epoch that is known to have been installed."""
+    repair_epoch: int = 0
+    """Epoch of the last restore or adoption: while it is not applied, the key is known to be wrong."""
     paused_by: str | None = None
     paused_at: EpochMs | None = None
     stage: Stage | None = None

@@ -47,6 +47,8 @@ class Turn:
     def __init__(self, state: JudgeState, offset: int) -> None:
         self.state = state.model_copy(update={"offset": offset})
         self.effects: list[Effect] = []
+        self.command: str | None = None
+        """Nonce of the order being carried out: decisions it leads to name it."""
 
     @property
     def policy(self) -> GatePolicy:
@@ -132,7 +134,7 @@ class Turn:
             release=release,
             reason=reason,
             line=f"{kind} {release[:8] + ': ' if release else ''}{line}"[:1000],
-            evidence=dict(evidence or {}),
+            evidence={**(evidence or {}), **({"command": self.command} if self.command else {})},
             policy=self.policy.digest,
             input_offset=self.state.offset,
             previous=self.state.last_decision,
