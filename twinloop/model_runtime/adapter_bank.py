@@ -80,7 +80,7 @@ class AdapterBank:
     """Resident adapters of one model; `load` and `evict` may run in another thread than `use`."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._shapes = _linear_shapes(model)
+        self._shapes = linear_shapes(model)
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         # Both maps are replaced whole by one assignment and never changed in place: a running batch keeps what it took.
@@ -215,7 +215,7 @@ def _segments(rows: Sequence[str | None], alone: Mapping[str, Mix]) -> tuple[Seg
     return tuple(segments)
 
 
-def _linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """(in, out) of every linear module but the output head, by path."""
     find_head: Any = getattr(model, "get_output_embeddings", None)
     head = find_head() if find_head else None
