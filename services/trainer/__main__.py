@@ -49,7 +49,7 @@ def build_parts(settings: TrainerSettings, registry: CollectorRegistry) -> Parts
     """Wire everything a worker needs; raises ConfigError naming what is missing."""
     section = settings.trainer
     ring = KeyRing.load(settings.keys.public_path)
-    signer = load_signer(settings.keys.folder, settings.keys.key_id)
+    signer = load_signer(settings.keys.folder, settings.key_id)
     if "trainer" not in ring.roles_of(signer.key_id):
         raise ConfigError(f"{settings.keys.public_path}: key {signer.key_id!r} has not the role trainer")
     clock = SystemClock()

@@ -107,7 +107,7 @@ def _bootstrap(arguments: argparse.Namespace) -> None:
     store = open_store(settings.store)
     release = first_release(
         store,
-        load_signer(settings.keys.folder, settings.keys.key_id),
+        load_signer(settings.keys.folder, settings.key_id),
         section,
         documents=documents,
         now_ms=SystemClock().now_ms(),

@@ -21,7 +21,6 @@ from twinloop.registry.blobs import BlobStore
 from twinloop.registry.digests import sha256_of_file
 from twinloop.registry.manifests import digest_folder, materialise, put_folder
 
-MODULE = "services.trainer.learning.job"
 _FINAL = {2: "the job or its rows are unusable", 4: "training diverged"}
 """Exit statuses that a repetition would only repeat."""
 
@@ -55,13 +54,10 @@ class Start:
 class LearningJobs:
     """Runs learning jobs one after the other under one folder; every step may be repeated after a crash."""
 
-    def __init__(
-        self, store: BlobStore, settings: TrainerSection, *, artifacts: Path, module: str = MODULE
-    ) -> None:
+    def __init__(self, store: BlobStore, settings: TrainerSection, *, artifacts: Path) -> None:
         self._store = store
         self._settings = settings
         self._artifacts = artifacts
-        self._module = module
 
     def learn(
         self,
@@ -78,7 +74,7 @@ class LearningJobs:
         self._write_job(domain, material, start, folder=folder, seed=seed)
         try:
             status = run_leashed_module(
-                self._module,
+                self._settings.job.module,
                 [str(folder / "job.json")],
                 folder=folder,
                 timeout_s=self._settings.job.timeout_s,

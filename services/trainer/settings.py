@@ -14,7 +14,7 @@ from services.trainer.core.near_duplicates import NearDuplicatePolicy
 from services.trainer.core.replay_buffer import ReplayPolicy
 from services.trainer.core.selection import SelectionPolicy
 from services.trainer.core.training_schedule import SchedulePolicy
-from twinloop.settings_loader import KeySettings, ServiceSettings
+from twinloop.settings_loader import ServiceSettings
 
 
 class _Section(BaseModel):
@@ -82,8 +82,8 @@ class SelectionSettings(_Section):
     """Rows of a dataset a domain."""
     votes_to_override: int = Field(default=2, ge=1)
     """Raters who must agree before a taught fact is taught differently."""
-    unknown_citation: Literal["wait", "closed_book"] = "wait"
-    """A correction that cites no known document waits for it, or is taught without a passage."""
+    unknown_citation: Literal["wait", "closed_book"] = "closed_book"
+    """A correction that cites no known document is taught without a passage, or waits for its document."""
     citation_patience_s: float = Field(default=86_400.0, ge=0)
     """How long it waits before it is refused."""
     citation_pattern: str = r"\[([a-z][a-z0-9_]*-[0-9]+)\]"
@@ -101,7 +101,7 @@ class ReplaySettings(_Section):
     """Rows kept a domain."""
     max_bytes: int = Field(default=4 * 1024 * 1024, ge=0)
     """Bytes of text kept a domain."""
-    general_file: Path | None = Path("foundation/tiny/general_replay.jsonl")
+    general_file: Path | None = Path("foundation/general_replay.jsonl")
     """What the foundation must keep knowing; null rehearses nothing of it."""
     probes: int = Field(default=32, ge=0)
     """Rows of that file with a passage that are not trained and measure grounding."""
@@ -129,6 +129,8 @@ class JobSettings(_Section):
     """A child that runs longer is killed; it counts as one attempt."""
     stop_grace_s: float = Field(default=3.0, ge=0)
     """Time a stopped child has before it is killed."""
+    module: str = "services.trainer.learning.job"
+    """The program that learns, run as `python -m MODULE JOB.json`; its README describes the files."""
     learning: dict[str, JsonValue] = {}
     """Passed to the learning job as its `settings`."""
 
@@ -242,10 +244,13 @@ class TrainerSection(_Section):
 class TrainerSettings(ServiceSettings):
     """Settings of the trainer process."""
 
-    keys: KeySettings = KeySettings(key_id="trainer-1")
-    """Where signing keys are."""
     trainer: TrainerSection = TrainerSection()
     """Everything only the trainer knows."""
+
+    @property
+    def key_id(self) -> str:
+        """The key proposals are signed with."""
+        return self.keys.key_id or "trainer-1"
 
     @property
     def checkpoint_file(self) -> Path:

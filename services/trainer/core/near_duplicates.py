@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from services.trainer.core.rows import text_key
 
 _WORD = re.compile(r"\w+")
+_NAME = re.compile(r"(?<=[\w,;:] )[A-Z]\w+")
 _MERSENNE = (1 << 61) - 1
 
 
@@ -60,8 +61,8 @@ def near_duplicates(
 ) -> dict[str, str]:
     """For each (id, text) that repeats an earlier one, the id it repeats; the first of a kind stays.
 
-    `known` texts were there before all of `texts` and are never reported themselves. Texts with different numbers or
-    bracketed ids are different facts, however alike they read. Pure: order and content decide alone.
+    `known` texts were there before all of `texts` and are never reported themselves. Texts with different numbers,
+    bracketed ids or names are different facts, however alike they read. Pure: order and content decide alone.
     """
     index: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     kept: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
@@ -80,8 +81,9 @@ def near_duplicates(
 
 
 def fact_marks(text: str) -> frozenset[str]:
-    """The words that hold a digit, such as amounts and document ids: what makes two alike sentences differ."""
-    return frozenset(word for word in _WORD.findall(text.casefold()) if any(c.isdigit() for c in word))
+    """What makes two alike sentences different facts: words with a digit, and names inside a sentence."""
+    numbers = {word.casefold() for word in _WORD.findall(text) if any(c.isdigit() for c in word)}
+    return frozenset(numbers | {name.casefold() for name in _NAME.findall(text)})
 
 
 def _first_alike(

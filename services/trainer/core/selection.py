@@ -45,8 +45,8 @@ class SelectionPolicy:
     """Rows a dataset takes a domain; the rest wait for the next one."""
     votes_to_override: int = 2
     """Raters who must agree before a fact that a promoted release was trained on is taught anew differently."""
-    unknown_citation: Literal["wait", "closed_book"] = "wait"
-    """A correction that cites no known document waits for it, or is taught without a passage."""
+    unknown_citation: Literal["wait", "closed_book"] = "closed_book"
+    """A correction that cites no known document is taught without a passage, or waits for its document."""
     citation_patience_s: float = 86_400.0
     """How long it waits before it is refused."""
     near_duplicates: NearDuplicatePolicy = field(default_factory=NearDuplicatePolicy)
