@@ -148,18 +148,21 @@ def _missing_parts(store: BlobStore, release: Release, *, local_foundation: str 
 
 
 def _foreign_indexes(store: BlobStore, release: Release) -> list[str]:
-    """Indexes whose vectors were made by another embedder than the release names."""
+    """Indexes that were made with another embedder, or for another domain, than the release says."""
     problems = []
     for domain, digest in sorted(release.indexes.items()):
         try:
-            built_with = json.loads(read_file(store, digest, "meta.json"))["embedder_digest"]
+            meta = json.loads(read_file(store, digest, "meta.json"))
+            embedder, built_for = meta["embedder_digest"], meta["domain"]
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"index {domain} {digest}: meta.json names no embedder_digest ({error})")
+            problems.append(f"index {domain} {digest}: meta.json is malformed ({error!r})")
             continue
-        if built_with != release.embedder:
+        if embedder != release.embedder:
             problems.append(
-                f"index {domain} {digest} was built with embedder {built_with}, not {release.embedder}"
+                f"index {domain} {digest} is made with embedder {embedder}, not {release.embedder}"
             )
+        if built_for != domain:
+            problems.append(f"index {domain} {digest} is of domain {built_for!r}")
     return problems
 
 
