@@ -1,7 +1,8 @@
 """Writes the published forms of the contracts: one JSON Schema an event type and one AsyncAPI 3 document.
 
 `python -m schemas.generate` writes them under `schemas/generated/`; `--check` writes nothing and exits 1 where what
-is committed differs, so that a change of a model without its published form cannot land.
+is committed differs, so that a change of a model without its published form cannot land; `--publish` also makes them
+the contract of the next release, against which breaking changes are told.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from schemas.catalogue import EVENTS
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
+PUBLISHED = HERE / "published"
+"""The JSON Schemas of the last release: what readers and writers out there rely on."""
 ASYNCAPI_VERSION = "3.0.0"
 CONTRACT_VERSION = "1.0.0"
 
@@ -98,11 +101,26 @@ def _message(event_type: str) -> dict[str, Any]:
 
 
 def _inline(schema: dict[str, Any], event_type: str) -> dict[str, Any]:
-    """Rewrite local `$defs` references so that they hold inside the AsyncAPI document."""
+    """Rewrite a JSON Schema for its place inside the AsyncAPI document: references, and the discriminator's form."""
     base = f"#/components/messages/{_identifier(event_type)}/payload/$defs/"
-    text = json.dumps(schema).replace('"#/$defs/', f'"{base}')
-    rewritten: dict[str, Any] = json.loads(text)
+    rewritten: dict[str, Any] = _rewritten(schema, base)
     return rewritten
+
+
+def _rewritten(node: Any, base: str) -> Any:
+    if isinstance(node, list):
+        return [_rewritten(each, base) for each in node]
+    if not isinstance(node, dict):
+        return node
+    # OpenAPI, which pydantic writes, wants an object here; AsyncAPI 3 wants the property's name.
+    return {
+        key: value["propertyName"]
+        if key == "discriminator" and isinstance(value, dict) and "propertyName" in value
+        else value.replace("#/$defs/", base)
+        if key == "$ref"
+        else _rewritten(value, base)
+        for key, value in node.items()
+    }
 
 
 def _header_schema() -> dict[str, Any]:
@@ -153,6 +171,9 @@ def main(arguments: list[str]) -> int:
     for path, text in expected.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+        if "--publish" in arguments and path.parent.name == "json":
+            PUBLISHED.mkdir(exist_ok=True)
+            (PUBLISHED / path.name).write_text(text, encoding="utf-8")
     return 0
 
 
