@@ -86,6 +86,8 @@ class WindowCounts(Frozen):
     canary_bp: Annotated[int, Field(ge=0, le=10_000)]
     total: ArmsCounts
     domains: dict[Domain, ArmsCounts] = Field(default_factory=dict)
+    fresh: ArmsCounts | None = None
+    """The units whose key no earlier window of this ramp step has counted; absent when that is every unit."""
     late: Count = 0
     duplicates: Count = 0
 

@@ -247,9 +247,12 @@ def _close(policy: CanaryPolicy, state: CanaryState, window: WindowTally, now: f
     x_bin = yardstick_bin(policy, state.baseline)
     scopes = [window.total, *(window.domains.get(name, Arms()) for name in policy.domains)]
     counts = count(scopes, x_bin=x_bin, margin_ms=policy.p95_margin_ms)
+    fresh = (
+        None if window.fresh is None else count([window.fresh], x_bin=x_bin, margin_ms=policy.p95_margin_ms)
+    )
     untimed = {name for name in state.processes if name.startswith("p95") and (cold or x_bin is None)}
     unproven = {name for name in state.processes if name.endswith("_promote") and cold}
-    processes = step_processes(policy, state.processes, counts, skip=untimed | unproven)
+    processes = step_processes(policy, state.processes, counts, fresh=fresh, skip=untimed | unproven)
     gate_log_e = abort_log_e({name: processes[name] for name in HARM})[0]
     gate = state.abort_gate
     if gate is None and bool(is_harmful(gate_log_e, policy.alpha_abort)):
@@ -270,8 +273,8 @@ def _close(policy: CanaryPolicy, state: CanaryState, window: WindowTally, now: f
 def _with_latency(state: CanaryState, window: WindowTally) -> CanaryState:
     return replace(
         state,
-        latency_s=state.latency_s + latency.dense(window.total.shadow.latency),
-        latency_a=state.latency_a + latency.dense(window.total.active.latency),
+        latency_s=state.latency_s + latency.dense(window.independent.shadow.latency),
+        latency_a=state.latency_a + latency.dense(window.independent.active.latency),
     )
 
 

@@ -107,9 +107,13 @@ def step_processes(
     processes: Mapping[str, EProcessState],
     counts: Counts,
     *,
+    fresh: Counts | None = None,
     skip: Collection[str] = (),
 ) -> dict[str, EProcessState]:
-    """All processes after one window, except those to `skip`. States with fewer rows read the first rows."""
+    """All processes after one window, except those to `skip`. States with fewer rows read the first rows.
+
+    Promote processes read `fresh` instead of `counts` where it is given: units of keys not counted before.
+    """
     after = dict(processes)
     names: list[str] = []
     steps: list[Step] = []
@@ -117,7 +121,8 @@ def step_processes(
         if name in skip:
             continue
         state = processes[name]
-        mine = counts.first(len(state.n_s))
+        source = fresh if fresh is not None and name.endswith("_promote") else counts
+        mine = source.first(len(state.n_s))
         if isinstance(spec, OneArmSpec):
             flagged = mine.toxic_s_harm if name.endswith("_abort") else mine.toxic_s_safe
             after[name] = step_one_arm(spec, state, mine.answered_s, flagged)

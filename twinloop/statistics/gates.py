@@ -95,8 +95,9 @@ def _rule(
     if blocker is None:
         lines = "; ".join(gate.line for gate in gates if gate.kind == "promote")
         return _Ruling(VerdictKind.PROMOTE, "all_gates_cleared", lines)
-    if state.totals.units_s >= policy.max_shadow:
-        seen = f"{state.totals.units_s} shadow units (limit {policy.max_shadow})"
+    units = float(state.processes["error_promote"].n_s[0]) + state.totals.warmup_units
+    if units >= policy.max_shadow:
+        seen = f"{units:g} shadow units (limit {policy.max_shadow})"
         why = f"undecided after {seen}: {blocker.summary}"
         return _Ruling(VerdictKind.ABORT, "inconclusive", why)
     if now - state.started_at >= policy.max_duration_s:

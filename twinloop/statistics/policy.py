@@ -39,7 +39,7 @@ class CanaryPolicy:
     """Bound on the chance of ever promoting a canary one of whose gates is truly breached."""
     alpha_domain: float = 0.01
     """Additional bound on aborting because of a single domain, shared by all domains (Bonferroni)."""
-    domains: tuple[str, ...] = ("Law", "Med", "Fin", "Gen")
+    domains: tuple[str, ...] = ("law", "med", "fin", "gen")
     """Domains judged on their own; they may abort or hold, never promote."""
     max_shadow: int = 20_000
     """Shadow units after which an undecided canary is inconclusive."""

@@ -95,6 +95,11 @@ class WindowTally:
     """Intended shadow share in basis points during the window."""
     total: Arms = field(default_factory=Arms)
     domains: Mapping[str, Arms] = field(default_factory=dict)
+    fresh: Arms | None = None
+    """The units whose key is seen for the first time in this ramp step; None when that is every unit.
+
+    Two windows of one returning key are not independent: only its first may speak for a promotion.
+    """
     late: int = 0
     """Rows that came after their window had closed; counted, not used."""
     duplicates: int = 0
@@ -103,9 +108,16 @@ class WindowTally:
     def is_empty(self) -> bool:
         return self.total.active.queries + self.total.shadow.queries == 0
 
+    @property
+    def independent(self) -> Arms:
+        """Units that no earlier window of the ramp step has counted."""
+        return self.total if self.fresh is None else self.fresh
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; `fresh` is left out when it would repeat `total`."""
+        fresh = {} if self.fresh is None else {"fresh": self.fresh.to_json()}
         return {
+            **fresh,
             "start": self.start,
             "end": self.end,
             "epoch": self.epoch,
@@ -120,7 +132,9 @@ class WindowTally:
     def from_json(cls, data: Mapping[str, Any]) -> WindowTally:
         """The tally that `to_json` described."""
         scopes = {name: Arms.from_json(arms) for name, arms in data["domains"].items()}
-        return cls(**{**data, "total": Arms.from_json(data["total"]), "domains": scopes})
+        fresh = data.get("fresh")
+        values = {**data, "total": Arms.from_json(data["total"]), "domains": scopes}
+        return cls(**{**values, "fresh": None if fresh is None else Arms.from_json(fresh)})
 
 
 def merge(left: WindowTally, right: WindowTally) -> WindowTally:
@@ -135,6 +149,7 @@ def merge(left: WindowTally, right: WindowTally) -> WindowTally:
         )
     names = sorted({*left.domains, *right.domains})
     none = Arms()
+    is_all_fresh = left.fresh is None and right.fresh is None
     return WindowTally(
         start=min(left.start, right.start),
         end=max(left.end, right.end),
@@ -142,6 +157,7 @@ def merge(left: WindowTally, right: WindowTally) -> WindowTally:
         canary_bp=left.canary_bp,
         total=_merge_scopes(left.total, right.total),
         domains={n: _merge_scopes(left.domains.get(n, none), right.domains.get(n, none)) for n in names},
+        fresh=None if is_all_fresh else _merge_scopes(left.independent, right.independent),
         late=left.late + right.late,
         duplicates=left.duplicates + right.duplicates,
     )

@@ -273,9 +273,11 @@ class PartitionWindows:
     def _tally(self, key: Key) -> WindowTally:
         window = self._windows[key]
         rows = sorted(window.rows.values(), key=lambda row: (row.unit, row.query_id))
-        fresh: dict[ArmName, int] = {"active": 0, "shadow": 0}
-        for row in rows:
-            fresh[row.arm] += self._remember(row, window.first_assignment)
+        is_canary = 0 < window.canary_bp < 10_000
+        new_units = {row.unit: row.arm for row in rows if self._remember(row, window.first_assignment)}
+        arms = list(new_units.values())
+        new: dict[ArmName, int] = {"active": arms.count("active"), "shadow": arms.count("shadow")}
+        first = [row for row in rows if row.unit in new_units] if is_canary else rows
         self._last_epoch = (key[1], window.canary_bp)
         late, duplicates = self._take_counters()
         domains = {
@@ -287,14 +289,15 @@ class PartitionWindows:
             end=(key[0] + 1) * self._policy.seconds,
             epoch=key[1],
             canary_bp=window.canary_bp,
-            total=self._arms(rows, fresh),
+            total=self._arms(rows, new),
+            fresh=None if len(first) == len(rows) else self._arms(first, new),
             domains=domains,
             late=late,
             duplicates=duplicates,
         )
 
-    def _arms(self, rows: list[Assignment], fresh: Mapping[ArmName, int] | None = None) -> Arms:
-        new = fresh or {"active": 0, "shadow": 0}
+    def _arms(self, rows: list[Assignment], new_keys: Mapping[ArmName, int] | None = None) -> Arms:
+        new = new_keys or {"active": 0, "shadow": 0}
         names: tuple[ArmName, ArmName] = ("active", "shadow")
         active, shadow = (
             tally_arm(
