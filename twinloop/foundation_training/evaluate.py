@@ -124,7 +124,7 @@ def measure_folder(folder: Path, *, seed: int, n: int = 512) -> dict[str, float]
     model: Model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     measured = measure(model.eval(), tokenizer, bank(seed), n=n)
-    return {**measured, "ends_on_foreign_text": round(ends_on_anything(model, tokenizer, 120), 4)}
+    return {**measured, "ends_on_foreign_text": round(ends_on_anything(model, tokenizer, min(n, 120)), 4)}
 
 
 def main() -> None:
