@@ -1,8 +1,8 @@
 """Writes what the shipped foundation must keep while adapters learn: its fact bank, and copying from passages.
 
 `python -m services.trainer.general_replay` writes `foundation/general_replay.jsonl`; `--check` writes nothing and exits
-1 where the file differs. For another foundation, give `trainer.replay.general_file` a file of the same form made of what
-that model is expected to keep.
+1 where the file differs. For another foundation, give `trainer.replay.general_file` a file of the same form, made of
+what that model is expected to keep.
 """
 
 from __future__ import annotations
