@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import aiokafka
 import faust
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -41,7 +41,8 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         settings = cast(BusApp, self.app).kafka_settings
-        self._assignor = RoundRobinPartitionAssignor
+        # By range: topics of equal partition counts are shared out alike, so a join stays in one process.
+        self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,
