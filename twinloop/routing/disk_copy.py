@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from twinloop.errors import Transient
+from twinloop.errors import ConfigError, Transient
 
 
 class DiskCopy:
@@ -21,13 +21,15 @@ class DiskCopy:
         """Why the last write failed; None where it did not. A copy that cannot be written stops nothing."""
 
     def load(self) -> bytes | None:
-        """The file's bytes, unverified; None where there is none; raises Transient on other errors."""
+        """The file's bytes, unverified; None where there is none; raises ConfigError where it is unreadable."""
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as cause:
-            raise Transient(f"{self._path}: cannot read the last routing state: {cause}") from cause
+            raise ConfigError(
+                f"{self._path}: cannot read the last routing state ({cause}); see to state_folder"
+            ) from cause
 
     def save(self, state_json: bytes) -> None:
         """Writes in the background; of several writes the last one called wins."""

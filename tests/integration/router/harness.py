@@ -143,7 +143,9 @@ class RouterBench:
 
     def wait_for(self, topic: str, count: int, *, seconds: float = 20) -> list[Record]:
         """The records of a topic once there are `count`; fails with the router's log otherwise."""
-        return self.wait_until(lambda: self.records(topic), lambda found: len(found) >= count, seconds=seconds)
+        return self.wait_until(
+            lambda: self.records(topic), lambda found: len(found) >= count, seconds=seconds
+        )
 
     def wait_until(
         self, look: Callable[[], list[Any]], is_enough: Callable[[list[Any]], bool], *, seconds: float = 20

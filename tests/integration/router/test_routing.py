@@ -18,7 +18,8 @@ def test_every_query_is_routed_once_with_stamp_row_and_seen_id(bench: RouterBenc
     process = bench.start_router()
 
     routed = bench.wait_until(
-        lambda: [*bench.records("queries.blue"), *bench.records("queries.green")], lambda all_: len(all_) >= 300
+        lambda: [*bench.records("queries.blue"), *bench.records("queries.green")],
+        lambda all_: len(all_) >= 300,
     )
     assert bench.stop_router(process) == 0
 
@@ -26,7 +27,9 @@ def test_every_query_is_routed_once_with_stamp_row_and_seen_id(bench: RouterBenc
     for record in routed:
         stamp = read_stamp(record.headers)
         assert record.topic == bench.topics.name(f"queries.{stamp.slot}")
-        assert (stamp.release, stamp.arm) == ((ACTIVE, "active") if stamp.slot == "blue" else (SHADOW, "shadow"))
+        assert (stamp.release, stamp.arm) == (
+            (ACTIVE, "active") if stamp.slot == "blue" else (SHADOW, "shadow")
+        )
         assert stamp.slot == ("green" if stamp.bucket < 1000 else "blue")
         assert (stamp.domain, stamp.epoch, record.partition) == ("law", 1, stamp.origin)
         assert record.header("own") == b"kept"
@@ -98,7 +101,9 @@ def test_what_nobody_can_read_ends_as_a_dead_letter_and_the_rest_goes_on(bench: 
     bench.start_router()
 
     letters = bench.wait_for("dead-letters", 4)
-    assert sorted(letter.value or b"" for letter in letters) == sorted([*bad, good.model_dump_json().encode()])
+    assert sorted(letter.value or b"" for letter in letters) == sorted(
+        [*bad, good.model_dump_json().encode()]
+    )
     for letter in letters:
         assert letter.header("tl-origin-topic") == bench.topics.name("queries").encode()
         assert letter.header("tl-error-kind") == b"InvalidEvent"
