@@ -9,7 +9,7 @@ from twinloop.routing.store import RoutingStore
 
 
 class TestMemoryRoutingStore(RoutingStoreContract):
-    @pytest.fixture()
+    @pytest.fixture
     def store(self) -> MemoryRoutingStore:
         return MemoryRoutingStore()
 

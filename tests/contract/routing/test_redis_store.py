@@ -16,12 +16,12 @@ from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.store import Installed, Refused, RoutingStore
 
 
-@pytest.fixture()
+@pytest.fixture
 def settings(redis_server: FaultyRedis, names: Names) -> RedisSettings:
     return RedisSettings(url=redis_server.url, key=names("routing"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(settings: RedisSettings) -> Iterator[RedisRoutingStore]:
     found = RedisRoutingStore(settings)
     yield found

@@ -10,7 +10,7 @@ from tests.integration.router.harness import RouterBench
 from twinloop.kafka_jars.redis_server import FaultyRedis
 
 
-@pytest.fixture()
+@pytest.fixture
 def bench(
     tmp_path: Path, mock_kafka: KafkaUnderTest, own_redis: FaultyRedis, names: Names
 ) -> Iterator[RouterBench]:
@@ -20,7 +20,7 @@ def bench(
     found.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def real_bench(
     tmp_path: Path, kafka: KafkaUnderTest, own_redis: FaultyRedis, names: Names
 ) -> Iterator[RouterBench]:

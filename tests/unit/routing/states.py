@@ -22,7 +22,7 @@ def state(epoch: int = 1, **changes: Any) -> RoutingState:
         "active": "blue",
         "releases": releases,
         "previous": None,
-        "rules": {release: RULES for release in sorted(named)},
+        "rules": dict.fromkeys(sorted(named), RULES),
         "phase": "steady",
         "decision_id": f"decision-{epoch}",
         "changed_at": 0,

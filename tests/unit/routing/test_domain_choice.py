@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.event import DOMAINS, Domain
-from tests.unit.routing.states import A, B, RULES, canary, state
+from tests.unit.routing.states import RULES, A, B, canary, state
 from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError, NotReady
 from twinloop.foundation_training.corpus import World, bank

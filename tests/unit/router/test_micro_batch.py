@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas.assignments import AssignmentBatch
+from schemas.event import Domain
+from schemas.routing import RoutingState
+from schemas.seen_ids import SeenId
+from services.router.core.micro_batch import Arrival, Decisions, Situation, decide
+from services.router.core.overload import OverloadPolicy
+from services.router.core.rows import Batch, Seen, encode_batch, encode_seen
+from tests.unit.router.records import NOW, query
+from tests.unit.routing.states import A, B, canary, mirror, state
+from twinloop.errors import NotReady
+from twinloop.routing.assignment import assign
+
+
+class Chooser:
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+
+    def choose(self, text: str) -> Domain:
+        return self.domain
+
+
+RULES = {A: Chooser("law"), B: Chooser("med")}
+
+
+def decided(arrivals: list[Arrival], found: RoutingState, **more: Any) -> Decisions:
+    values: dict[str, Any] = {
+        "chooser": RULES.__getitem__,
+        "was_seen": lambda origin, query_id: False,
+        "now_ms": NOW,
+        "policy": OverloadPolicy(),
+    }
+    return decide(arrivals, Situation(state=found, **{**values, **more}))
+
+
+def arrivals(count: int) -> list[Arrival]:
+    return [Arrival(number % 4, query(f"q-{number}")) for number in range(count)]
+
+
+def test_the_whole_batch_is_routed_by_one_state_and_each_query_has_one_row() -> None:
+    shared = state(7, canary=canary(1000))
+    found = decided(arrivals(500), shared)
+    assert [route.position for route in found.routes] == list(range(500))
+    assert {route.stamp.epoch for route in found.routes} == {7}
+    rows = {row.id: row for rows in found.rows.values() for row in rows}
+    for route in found.routes:
+        asked = arrivals(500)[route.position].query
+        expected = assign(shared, asked.sticky_subject)
+        row = rows[asked.id]
+        assert (row.slot, row.release, row.bucket) == (expected.slot, expected.release, expected.bucket)
+        assert (route.stamp.slot, route.stamp.unit, route.stamp.domain) == (row.slot, row.unit, row.domain)
+        assert route.stamp.origin == route.position % 4
+
+
+def test_the_release_s_own_rules_choose_the_domain_unless_the_producer_did() -> None:
+    shared = state(canary=canary(1000))
+    for route in decided(arrivals(300), shared).routes:
+        assert route.stamp.domain == ("law" if route.stamp.release == A else "med")
+    fixed = decided([Arrival(0, query(domain="fin"))], shared)
+    assert fixed.routes[0].stamp.domain == "fin"
+
+
+def test_opting_out_and_the_missing_subject_are_respected() -> None:
+    shared = state(canary=canary(1000), mirror=mirror())
+    found = decided([Arrival(0, query(f"q-{n}", canary_opt_out=True)) for n in range(200)], shared)
+    assert {(route.stamp.arm, route.stamp.purpose) for route in found.routes} == {("active", "user")}
+    lone = decided([Arrival(0, query("q-9", subject=None))], shared)
+    assert lone.routes[0].stamp.bucket == assign(shared, "q-9").bucket
+
+
+def test_duplicates_are_dropped_within_a_batch_and_against_the_past() -> None:
+    twice = [Arrival(0, query("a")), Arrival(0, query("a")), Arrival(0, query("b"))]
+    found = decided(twice, state(), was_seen=lambda origin, query_id: query_id == "b")
+    assert [route.position for route in found.routes] == [0]
+    assert (found.duplicates, found.ended) == (2, {0: ["a"]})
+
+
+def test_mirrored_copies_are_routes_and_rows_of_their_own() -> None:
+    found = decided(arrivals(4), state(mirror=mirror()))
+    assert [(route.position, route.stamp.purpose) for route in found.routes][:2] == [
+        (0, "user"),
+        (0, "mirror"),
+    ]
+    assert all(
+        (route.stamp.slot, route.stamp.arm, route.stamp.release) == ("green", "shadow", B)
+        for route in found.routes
+        if route.stamp.purpose == "mirror"
+    )
+    assert sum(len(rows) for rows in found.rows.values()) == 8
+    assert sum(len(ids) for ids in found.ended.values()) == 4
+
+
+def test_who_is_answered_by_the_shadow_gets_no_copy_there() -> None:
+    both = state(canary=canary(1000), mirror=mirror())
+    for position, route in enumerate(decided(arrivals(300), both).routes):
+        if route.stamp.purpose == "mirror":
+            assert route.stamp.bucket is not None
+            assert assign(both, f"user-q-{route.position}").arm == "active", position
+
+
+def test_expired_and_shed_queries_end_with_an_error_and_are_not_assigned() -> None:
+    late = Arrival(0, query("late", asked_at=NOW - 10_000, deadline_ms=10_000))
+    low = Arrival(0, query("low", asked_at=NOW - 5_000, deadline_ms=10_000, priority="low"))
+    found = decided([late, low], state(), is_backlogged=True)
+    assert [(refusal.position, refusal.kind) for refusal in found.refusals] == [(0, "deadline"), (1, "shed")]
+    assert (found.routes, found.rows) == ([], {})
+    assert found.ended == {0: ["late", "low"]}
+
+
+def test_routing_by_the_last_known_good_state_is_marked() -> None:
+    found = decided(arrivals(1), state(), unconfirmed=True)
+    assert found.routes[0].stamp.unconfirmed
+    assert found.rows[0][0].unconfirmed
+
+
+def test_missing_rules_decide_nothing() -> None:
+    def none_prepared(release: str) -> Chooser:
+        raise NotReady(release)
+
+    with pytest.raises(NotReady):
+        decided(arrivals(1), state(), chooser=none_prepared)
+
+
+def test_rows_written_fast_are_what_the_schemas_say() -> None:
+    found = decided(arrivals(20), state(canary=canary(1000), mirror=mirror()))
+    for origin, rows in found.rows.items():
+        batch = AssignmentBatch.model_validate_json(encode_batch(Batch(origin, "router-0", rows)))
+        assert batch.origin == origin
+        assert [row.id for row in batch.rows] == [row.id for row in rows]
+    assert SeenId.model_validate_json(encode_seen(Seen("q", 3, NOW))) == SeenId(id="q", origin=3, seen_at=NOW)
