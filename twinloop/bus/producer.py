@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from twinloop.bus.client_log import CLIENT_LOG
-from twinloop.bus.errors_map import as_twinloop_error, kafka_errors
+from twinloop.bus.errors_map import as_twinloop_error, kafka_error, kafka_errors
 from twinloop.bus.records import Outgoing
 from twinloop.bus.settings import KafkaSettings
 from twinloop.errors import InvalidEvent, Transient, TwinLoopError
+
+_ROOM_CHECKS = 100
+_ROOM_CHECK_S = 0.1
 
 
 class IdempotentProducer:
@@ -62,15 +65,29 @@ def refuse_oversize(outgoing: Outgoing, limit: int) -> None:
 
 
 def produce(producer: Producer, outgoing: Outgoing) -> None:
-    """Hands one record to librdkafka, making room where its queue is full; raises Transient if none comes free."""
+    """Hands one record to librdkafka, waiting while its queue is full; raises Transient if none comes free."""
     partition = -1 if outgoing.partition is None else outgoing.partition
-    headers: Any = list(outgoing.headers) if outgoing.headers else None
+    headers: Any = list(outgoing.headers)
+    try:
+        producer.produce(outgoing.topic, outgoing.value, outgoing.key, partition, headers=headers)
+    except BufferError:
+        _produce_with_room(producer, outgoing, partition)
+    except KafkaException as cause:
+        raise as_twinloop_error(
+            kafka_error(cause), doing=f"writing to {outgoing.topic}", cause=cause
+        ) from cause
+
+
+def _produce_with_room(producer: Producer, outgoing: Outgoing, partition: int) -> None:
+    headers: Any = list(outgoing.headers)
     with kafka_errors(f"writing to {outgoing.topic}"):
-        for _ in range(100):
+        for _ in range(_ROOM_CHECKS):
+            producer.poll(_ROOM_CHECK_S)
             try:
                 producer.produce(outgoing.topic, outgoing.value, outgoing.key, partition, headers=headers)
             except BufferError:
-                producer.poll(0.1)
-            else:
-                return
-        raise Transient(f"writing to {outgoing.topic}: the local produce queue stayed full for 10 s")
+                continue
+            return
+    raise Transient(
+        f"writing to {outgoing.topic}: the local queue stayed full for {_ROOM_CHECKS * _ROOM_CHECK_S:g} s"
+    )
