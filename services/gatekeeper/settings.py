@@ -34,6 +34,8 @@ class GatekeeperSection(BaseModel):
 
     bootstrap_release: Sha256 | None = None
     """The release both slots start with when `decisions` is empty; it must be in the artifact store."""
+    local_foundation: Sha256 | None = None
+    """Digest of a foundation that is kept in folders and not in the artifact store, so that it is not missed there."""
     tick_s: float = Field(default=0.5, ge=0.05, le=5)
     """How often the time is logged while a stage runs."""
     idle_tick_s: float = Field(default=5.0, ge=0.05, le=60)
