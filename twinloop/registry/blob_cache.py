@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from twinloop.registry.digests import sha256_hex
+from twinloop.canonical import sha256_hex
 
 
 class BlobCache:

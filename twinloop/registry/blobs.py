@@ -7,9 +7,10 @@ import os
 import re
 from pathlib import Path
 
+from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError
 from twinloop.registry.blob_cache import BlobCache
-from twinloop.registry.digests import checked_digest, is_digest, sha256_hex, sha256_of_file
+from twinloop.registry.digests import checked_digest, is_digest, sha256_of_file
 from twinloop.registry.objects import Objects, open_objects
 from twinloop.registry.store_settings import StoreSettings
 

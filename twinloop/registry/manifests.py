@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import JsonValue
+
+from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import ArtifactError, Transient
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import canonical_json, checked_digest, sha256_hex, sha256_of_file
+from twinloop.registry.digests import checked_digest, sha256_of_file
 
 ArtifactKind = Literal["adapter", "index", "foundation"]
 
@@ -46,7 +49,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; its SHA-256 is the artifact's digest."""
-        files = [{"name": f.name, "sha256": f.sha256, "size": f.size} for f in self.files]
+        files: list[JsonValue] = [{"name": f.name, "sha256": f.sha256, "size": f.size} for f in self.files]
         return canonical_json({"kind": self.kind, "files": files})
 
     @property

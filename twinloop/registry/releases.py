@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from schemas.releases import Release, SignatureBlock, TrainingEvidence
+from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import ArtifactError, SignatureError
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import canonical_json, checked_digest, sha256_hex
+from twinloop.registry.digests import checked_digest
 from twinloop.registry.manifests import ArtifactKind, read_file, verify_artifact
 
 Sign = Callable[[bytes], SignatureBlock]
@@ -36,7 +37,7 @@ class StoredRelease(NamedTuple):
 
 def release_bytes(release: Release) -> bytes:
     """The canonical JSON whose SHA-256 is the release's id."""
-    return canonical_json(release.model_dump(mode="json"))
+    return canonical_json(release)
 
 
 def release_id(release: Release) -> str:
@@ -62,11 +63,13 @@ def publish_release(
     if problems:
         raise ArtifactError(f"release is not published: {'; '.join(problems)}")
     name = release_id(release)
-    kept = store.put_document_if_absent(
-        _evidence_name(name), canonical_json(evidence.model_dump(mode="json"))
-    )
+    kept = store.put_document_if_absent(_evidence_name(name), canonical_json(evidence))
     signed = sign(_message(name, sha256_hex(kept)))
-    signature = {"release": name, "evidence": sha256_hex(kept), "signed": signed.model_dump(mode="json")}
+    signature: dict[str, JsonValue] = {
+        "release": name,
+        "evidence": sha256_hex(kept),
+        "signed": signed.model_dump(mode="json"),
+    }
     store.put_document_if_absent(_signature_name(name), canonical_json(signature))
     store.put_document(_release_name(name), release_bytes(release))
     return name

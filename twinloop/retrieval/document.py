@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from schemas.documents import DocumentChange
 from schemas.event import DOMAINS
+from twinloop.canonical import canonical_json
 from twinloop.errors import InvalidEvent
 
 PUBLIC = "public"
@@ -66,9 +67,7 @@ class Document:
 
     def to_line(self) -> bytes:
         """Canonical JSON without a line break."""
-        return json.dumps(
-            dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        ).encode()
+        return canonical_json(dataclasses.asdict(self))
 
     @classmethod
     def from_line(cls, line: bytes) -> Document:

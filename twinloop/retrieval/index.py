@@ -10,7 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
+from twinloop.canonical import canonical_json
 from twinloop.errors import ArtifactError, ConfigError
 from twinloop.retrieval import faiss_index
 from twinloop.retrieval.document import Document
@@ -83,7 +85,7 @@ class DomainIndex:
 
     def files(self) -> dict[str, bytes]:
         """The index as bytes by file name; equal documents and embedder give equal bytes."""
-        meta = {
+        meta: dict[str, JsonValue] = {
             "format": _FORMAT,
             "domain": self.domain,
             "kind": self.kind,
@@ -95,7 +97,7 @@ class DomainIndex:
         return {
             "index.faiss": faiss_index.to_bytes(self._index),
             "documents.jsonl": b"".join(document.to_line() + b"\n" for document in self.documents),
-            "meta.json": json.dumps(meta, sort_keys=True, separators=(",", ":")).encode(),
+            "meta.json": canonical_json(meta),
         }
 
     def apply(self, upserts: Iterable[Document] = (), deletes: Iterable[str] = ()) -> DomainIndex:

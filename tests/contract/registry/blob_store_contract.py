@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import sha256_hex
 from twinloop.registry.objects import Objects
 
 NOWHERE = "0" * 64

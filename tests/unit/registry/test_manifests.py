@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import ArtifactError
 from twinloop.registry.blobs import BlobStore, open_store
-from twinloop.registry.digests import canonical_json, sha256_hex
 from twinloop.registry.manifests import (
     check_file_names,
     digest_folder,

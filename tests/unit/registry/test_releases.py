@@ -10,9 +10,9 @@ import pytest
 
 from schemas.event import DOMAINS
 from schemas.releases import Release, SignatureBlock, TrainingEvidence
+from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import ArtifactError, SignatureError
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import canonical_json, sha256_hex
 from twinloop.registry.manifests import put_manifest
 from twinloop.registry.objects import Objects, open_objects
 from twinloop.registry.releases import (

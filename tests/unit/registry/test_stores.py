@@ -10,10 +10,10 @@ from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import MemoryStore
 from pydantic import ValidationError
 
+from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError, ConfigError, Transient
 from twinloop.registry.blob_cache import BlobCache
 from twinloop.registry.blobs import BlobStore, open_store
-from twinloop.registry.digests import sha256_hex
 from twinloop.registry.objects import Objects, open_objects
 from twinloop.registry.store_settings import StoreSettings
 
