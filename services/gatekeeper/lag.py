@@ -55,14 +55,14 @@ class ReadMarks:
         """Call it regularly: a partition counts as read to its end only where two looks in a row say so.
 
         Between two looks everything fetched at the first one has been handed out, so the broker's earlier answer
-        is the time up to which nothing is missing. While records are behind, it is the time of the last one read.
+        is the time up to which nothing is missing. Until then it is the time of the last record handed out.
         """
         place = self._places.setdefault((topic, partition), _Place())
         fetched = self._fetched(topic, partition)
         is_at_end = fetched is not None and fetched.position >= fetched.end and self._is_drained(topic)
+        place.watermark_ms = max(place.watermark_ms, place.record_ms)
         if fetched is None or not is_at_end:
             place.seen = None
-            place.watermark_ms = max(place.watermark_ms, place.record_ms)
         else:
             if place.seen is not None and place.seen[0] == place.handled:
                 place.watermark_ms = max(place.watermark_ms, place.seen[1])
