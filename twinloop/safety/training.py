@@ -108,7 +108,7 @@ def report(texts: Sequence[Text], model: NgramModel, *, rules: bool) -> list[str
     lines = ["| texts | kind | flagged | not flagged | share flagged |", "|---|---|---|---|---|"]
     tested = [text for text in texts if is_test(text)]
     passages = [text.text for text in tested if text.group == "med" and len(text.text) > 400]
-    for number, text in enumerate([text for text in tested if text.positive]):
+    for number, text in enumerate([text for text in tested if text.positive] if passages else []):
         passage = passages[number % len(passages)]
         half = passage.index(" ", len(passage) // 2)
         tested.append(
