@@ -127,7 +127,7 @@ def anytime_p(state: EProcessState) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class _Edges:
+class Edges:
     """The lines s = r q + c of several nulls, one per row, with the bets' sides and offsets (0 pads a row)."""
 
     r: Floats
@@ -135,22 +135,21 @@ class _Edges:
     sign: Floats
     offsets: Floats
 
-
-def _edges(specs: Sequence[EProcessSpec], rows: Sequence[int]) -> _Edges:
-    """Row arrays of shape [sum(rows), 1], or [1, 1] when there is one null for every row."""
-    width = max(len(spec.offsets) for spec in specs)
-    padded = [spec.offsets + (0.0,) * (width - len(spec.offsets)) for spec in specs]
-    repeats = rows if len(specs) > 1 else [1]
-    columns = (
-        np.repeat(np.array(values, dtype=np.float64), repeats, axis=0)
-        for values in ([s.r for s in specs], [s.c for s in specs], [s.sign for s in specs], padded)
-    )
-    r, c, sign, offsets = columns
-    return _Edges(r[:, None], c[:, None], sign[:, None], offsets)
+    @classmethod
+    def of(cls, specs: Sequence[EProcessSpec], rows: Sequence[int]) -> Edges:
+        """Each null repeated for its number of rows; a single null is one row that fits any batch."""
+        width = max(len(spec.offsets) for spec in specs)
+        padded = [spec.offsets + (0.0,) * (width - len(spec.offsets)) for spec in specs]
+        repeats = rows if len(specs) > 1 else [1]
+        r, c, sign, offsets = (
+            np.repeat(np.array(values, dtype=np.float64), repeats, axis=0)
+            for values in ([s.r for s in specs], [s.c for s in specs], [s.sign for s in specs], padded)
+        )
+        return cls(r[:, None], c[:, None], sign[:, None], offsets)
 
 
 def project(
-    edge: _Edges, p: Floats, a: Floats, n_s: Floats, n_a: Floats, *, steps: int = BISECTION_STEPS
+    edge: Edges, p: Floats, a: Floats, n_s: Floats, n_a: Floats, *, steps: int = BISECTION_STEPS
 ) -> tuple[Floats, Floats]:
     """The point (s, q) on s = r q + c nearest to the bet (p, a) in n_s KL(p||s) + n_a KL(a||q).
 
@@ -178,7 +177,7 @@ def project(
     return r * q + c, q
 
 
-def _log_factors(edge: _Edges, bet_a: Floats, counts: tuple[Floats, Floats, Floats, Floats]) -> Floats:
+def _log_factors(edge: Edges, bet_a: Floats, counts: tuple[Floats, Floats, Floats, Floats]) -> Floats:
     a = bet_a[..., None]
     n_s, x_s, n_a, x_a = (v[..., None] for v in counts)
     centre = edge.r * a + edge.c
@@ -203,7 +202,7 @@ def log_factors(
     is, by concavity of ln(1 + g (X - s)) in X, never above the betting form of arXiv 2010.09686, so it stays
     valid. The factor is 1 where an arm is empty or the clipped bet is not on the alternative's side.
     """
-    return _log_factors(_edges([spec], [1]), bet_a, (n_s, x_s, n_a, x_a))
+    return _log_factors(Edges.of([spec], [1]), bet_a, (n_s, x_s, n_a, x_a))
 
 
 def _bet(state: EProcessState) -> Floats:
@@ -230,7 +229,7 @@ Step = tuple[EProcessSpec, EProcessState, tuple[Floats, Floats, Floats, Floats]]
 def step_together(steps: Sequence[Step]) -> list[EProcessState]:
     """`step` for several nulls in one pass over stacked rows: the same numbers, a fraction of the calls."""
     rows = [len(state.n_s) for _, state, _ in steps]
-    edge = _edges([spec for spec, _, _ in steps], rows)
+    edge = Edges.of([spec for spec, _, _ in steps], rows)
     bet = np.concatenate([_bet(state) for _, state, _ in steps])
     columns = zip(*(counts for _, _, counts in steps), strict=True)
     n_s, x_s, n_a, x_a = (np.concatenate(column) for column in columns)

@@ -9,16 +9,17 @@ order the two topics were interleaved, because sums are exact (`math.fsum`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from twinloop.errors import ConfigError
 
-from . import latency
-from .tally import Arms, ArmTally, WindowTally
+from .query_rows import ArmName, Assignment, Outcome, tally_arm
+from .tally import Arms, WindowTally
 
-ArmName = Literal["active", "shadow"]
+__all__ = ["Assignment", "Outcome", "PartitionWindows", "RestartOffsets", "WindowPolicy", "tally_arm"]
+
 Key = tuple[int, int]
 """(window index, epoch)."""
 
@@ -42,38 +43,6 @@ class WindowPolicy:
             raise ConfigError(
                 "window policy: seconds must be positive and no time negative; correct the gatekeeper's configuration"
             )
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """One query's place. A row with more hops supersedes the earlier row of the same query.
-
-    Leave out queries whose arm was not chosen by the hash (opt-outs, probes, mirrored copies): they would
-    bias the comparison.
-    """
-
-    query_id: str
-    unit: str
-    arm: ArmName
-    domain: str
-    epoch: int
-    canary_bp: int
-    at: float
-    deadline: float
-    hops: int = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one query; `toxic` is a flag or score in [0, 1], None without a label."""
-
-    query_id: str
-    ok: bool
-    at: float
-    latency_ms: float | None = None
-    toxic: float | None = None
-    citation_required: bool = False
-    citation_valid: bool = False
 
 
 @dataclass(frozen=True)
@@ -355,54 +324,3 @@ class PartitionWindows:
         self._seen = {epoch: set(keys) for epoch, _, keys in data["seen"]}
         self._seen_from = {epoch: offset for epoch, offset, _ in data["seen"]}
         return self
-
-
-def tally_arm(rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) -> ArmTally:
-    """Counts of one arm from (unit, outcome) pairs; None is a query without an outcome at its deadline."""
-    by_unit: dict[str, list[Outcome | None]] = {}
-    for unit, outcome in rows:
-        by_unit.setdefault(unit, []).append(outcome)
-    errors: list[float] = []
-    toxic: list[float] = []
-    toxic_missing: list[float] = []
-    untimed: list[float] = []
-    weights: dict[int, list[float]] = {}
-    for outcomes in by_unit.values():
-        answers = [row for row in outcomes if row is not None and row.ok]
-        errors.append((len(outcomes) - len(answers)) / len(outcomes))
-        if not answers:
-            continue
-        labels = [_score(row.toxic) for row in answers]
-        known = [score for score in labels if score is not None]
-        toxic.append(math.fsum(known) / len(answers))
-        toxic_missing.append((len(labels) - len(known)) / len(answers))
-        timed = [ms for row in answers if (ms := _time(row.latency_ms)) is not None]
-        untimed.append((len(answers) - len(timed)) / len(answers))
-        for index in latency.bins_of(timed):
-            weights.setdefault(int(index), []).append(1.0 / len(answers))
-    given = [row for outcomes in by_unit.values() for row in outcomes if row is not None]
-    queries = sum(len(outcomes) for outcomes in by_unit.values())
-    return ArmTally(
-        queries=queries,
-        units=len(by_unit),
-        errors=math.fsum(errors),
-        missing=queries - len(given),
-        answered=len(toxic),
-        latency=tuple((index, math.fsum(weights[index])) for index in sorted(weights)),
-        latency_missing=math.fsum(untimed),
-        toxic=math.fsum(toxic),
-        toxic_missing=math.fsum(toxic_missing),
-        citations_required=sum(row.ok and row.citation_required for row in given),
-        citations_valid=sum(row.ok and row.citation_required and row.citation_valid for row in given),
-        new_keys=new_keys,
-    )
-
-
-def _time(value: float | None) -> float | None:
-    """A latency that can be binned; NaN, infinite and negative ones are missing."""
-    return value if value is not None and math.isfinite(value) and value >= 0.0 else None
-
-
-def _score(value: float | None) -> float | None:
-    """A label as a number in [0, 1]; NaN and anything outside is no label at all."""
-    return float(value) if value is not None and 0.0 <= value <= 1.0 else None
