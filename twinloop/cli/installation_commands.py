@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from twinloop.cli.connection import HomeOption, JsonOption
+from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOption
 from twinloop.cli.output import print_json, say
 from twinloop.errors import ConfigError
 from twinloop.process import StopSignal
@@ -25,6 +25,7 @@ keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example: twinloop up --profile kafka")(up)
+    app.command(epilog="Example: twinloop init --config configs/profiles/compose.yaml")(init)
     app.command(epilog="Example: twinloop demo --data path/to/folder")(demo)
     keys.command("init", epilog="Example: twinloop keys init --home .twinloop")(keys_init)
     app.add_typer(keys, name="keys")
@@ -87,6 +88,39 @@ def demo(
         print_json(report.document)
     if report.problems:
         raise typer.Exit(1)
+
+
+def init(
+    configs: Annotated[Path, typer.Option(help="Folder of the configuration files.")] = Path("configs"),
+    documents: Annotated[Path, typer.Option(help="JSONL of documents for the first indexes.")] = Path(
+        "configs/starter/documents.jsonl"
+    ),
+    output: Annotated[
+        Path | None, typer.Option(help="Settings file to write, that tells the gatekeeper the first release.")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Prepare brokers, keys and store that run elsewhere: topics, missing keys, the first release. Safe to repeat."""
+    import yaml
+
+    from twinloop.bus.admin import KafkaAdmin
+    from twinloop.signing import create_keys
+    from twinloop.stack.first_release import make_first_release
+    from twinloop.stack.installation import KEYS
+
+    connection = Connection(home, config)
+    settings = connection.settings
+    create_keys(settings.keys.folder, KEYS)
+    admin = KafkaAdmin(settings.kafka)
+    admin.wait_ready(60)
+    admin.ensure_topics(connection.topics.specs(), replication_factor=settings.topics.replication_factor)
+    release = make_first_release(
+        [configs / "trainer.yaml", *(config or [connection.home.profile])], documents, {}
+    )
+    if output is not None:
+        output.write_text(yaml.safe_dump({"gatekeeper": {"bootstrap_release": release}}), encoding="utf-8")
+    say(f"topics are there, keys are in {settings.keys.folder}, the first release is {release}")
 
 
 def keys_init(home: HomeOption = None) -> None:

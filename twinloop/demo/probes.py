@@ -11,6 +11,7 @@ from typing import Any, Literal
 from twinloop.demo.material import Question
 from twinloop.demo.scoring import is_right
 from twinloop.stack.installation import Installation
+from twinloop.stack.program import run_module
 
 Mode = Literal["full", "closed-book", "bare"]
 """Everything on; retrieval off; adapter off."""
@@ -62,9 +63,7 @@ def probe_releases(
     arguments += [argument for mode in MODES for argument in ("--mode", mode)]
     arguments += ["--questions", str(path)]
     environment = {"OMP_NUM_THREADS": "1", **installation.plan.environment.get("inference", {})}
-    printed = installation.run_module(
-        "services.inference.probe", arguments, timeout_s=300, environment=environment
-    )
+    printed = run_module("services.inference.probe", arguments, timeout_s=300, environment=environment)
     lines: dict[tuple[str, Mode], list[str]] = {}
     for line in printed.splitlines():
         row = json.loads(line)

@@ -56,8 +56,8 @@ class Report:
             f"after the rollback {d['accuracy_after_rollback']:.0%}",
             f"  by the adapters alone {_pair(d['accuracy_adapter_only'])}, "
             f"by the indexes alone {_pair(d['accuracy_index_only'])}, old facts {_pair(d['accuracy_old_facts'])}",
-            f"swap {d['swap_ms']:.1f} ms, rollback {d['rollback_ms']:.1f} ms, from the start of the one Redis write until "
-            "the last router acted on it",
+            f"swap {d['swap_ms']:.1f} ms, rollback {d['rollback_ms']:.1f} ms, "
+            "from the start of the one Redis write until the last router acted on it",
             f"harmful candidates stopped: {', '.join(_harm(each) for each in d['harmful_candidates'])}",
             f"rollback: digests equal {_yes(d['rollback_digests_equal'])}, "
             f"answers to the probe set equal {_yes(d['rollback_probe_answers_equal'])}",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from twinloop.bus.settings import KafkaSettings
 from twinloop.errors import ConfigError
 from twinloop.signing import Role, create_keys
 from twinloop.stack.backend import Backend, EmbeddedBackend, ExternalBackend, LocalServersBackend, Profile
+from twinloop.stack.first_release import make_first_release
 from twinloop.stack.home import Home
 from twinloop.stack.supervisor import ServiceSpec, Supervisor, free_port
 from twinloop.topics import TopicCatalogue, TopicSettings
@@ -107,29 +106,6 @@ class Installation:
         """The service's own file, then this installation's profile, which wins."""
         return self.plan.configs / f"{service}.yaml", self.plan.home.profile
 
-    def run_module(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        *,
-        timeout_s: float,
-        environment: Mapping[str, str] | None = None,
-    ) -> str:
-        """Run one of the project's programs to its end and return what it printed; raises ConfigError on failure."""
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, **(environment or {})},
-        )
-        if done.returncode != 0:
-            raise ConfigError(
-                f"python -m {module} ended with status {done.returncode}:\n{done.stderr[-3000:]}"
-            )
-        return done.stdout
-
     def _prepare(self) -> None:
         home = self.plan.home
         if home.run_file.exists():
@@ -144,7 +120,9 @@ class Installation:
         admin.wait_ready()
         admin.ensure_topics(self.topics.specs(), replication_factor=self.topics.settings.replication_factor)
         home.profile.write_text(yaml.safe_dump(self._profile(), sort_keys=False), encoding="utf-8")
-        self.bootstrap_release = self._bootstrap()
+        self.bootstrap_release = make_first_release(
+            self.config_files("trainer"), self.plan.documents, self.plan.environment.get("trainer", {})
+        )
         self._say(f"first release {self.bootstrap_release[:12]}")
 
     def _start_backend(self) -> Backend:
@@ -167,16 +145,6 @@ class Installation:
             "state_folder": str(home.state.resolve()),
             "topics": self.topics.settings.model_dump(),
         }
-
-    def _bootstrap(self) -> str:
-        arguments = _config_arguments(self.config_files("trainer"))
-        if self.plan.documents is not None:
-            arguments += ["--documents", str(self.plan.documents)]
-        environment = self.plan.environment.get("trainer", {})
-        printed = self.run_module(
-            "services.trainer.bootstrap", arguments, timeout_s=180, environment=environment
-        )
-        return str(json.loads(printed.strip().splitlines()[-1])["release_id"])
 
     def _start_services(self) -> None:
         specs = self._service_specs()
@@ -228,7 +196,3 @@ class Installation:
             },
         }
         self.plan.home.run_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-
-
-def _config_arguments(paths: Sequence[Path]) -> list[str]:
-    return [argument for path in paths for argument in ("--config", str(path))]
