@@ -31,16 +31,16 @@ def problems_of(policy: EvidencePolicy, metrics: Mapping[Domain, Metrics]) -> tu
     """Why a candidate should fail, one line each; a number that was not measured is no problem here."""
     found = []
     for domain, values in sorted(metrics.items()):
-        taught = _number(values, "update_exact_match_after")
+        taught = _number(values, "update_exact_match")
         if taught is not None and taught < policy.min_update_exact_match:
             found.append(f"{domain}: taught rows {taught:.3f} < {policy.min_update_exact_match:.3f}")
-        before = _number(values, "probe_exact_match_before")
-        after = _number(values, "probe_exact_match_after")
+        before = _number(values, "probe_before")
+        after = _number(values, "probe_after")
         if before is not None and after is not None and after < before - policy.max_probe_drop:
             found.append(
                 f"{domain}: grounding {before:.3f} -> {after:.3f}, allowed drop {policy.max_probe_drop}"
             )
-        replayed = _number(values, "replay_exact_match_after")
+        replayed = _number(values, "replay_exact_match")
         if replayed is not None and replayed < 1 - policy.max_replay_loss:
             found.append(f"{domain}: replayed rows {replayed:.3f} < {1 - policy.max_replay_loss:.3f}")
     return tuple(found)

@@ -39,7 +39,7 @@ def main(path: Path) -> int:
         (out / name).write_bytes(data)
     result = {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "metrics": {"steps": 1, "update_exact_match_after": settings.get("score", 1.0)},
+        "metrics": {"steps": 1, "update_exact_match": settings.get("score", 1.0)},
     }
     partial = out / "result.partial"
     partial.write_text(json.dumps(result))
