@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,9 @@ class World:
     def __post_init__(self) -> None:
         self.topics = TopicCatalogue.load(prefix=self.prefix, origin_partitions=PARTITIONS)
         create_keys(self.folder / "keys", KEYS)  # type: ignore[arg-type]
-        self.store: BlobStore = open_store(StoreSettings(url=f"file://{self.folder}/store", create_folder=True))
+        self.store: BlobStore = open_store(
+            StoreSettings(url=f"file://{self.folder}/store", create_folder=True)
+        )
         self.producer = IdempotentProducer(self.kafka)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -169,7 +172,9 @@ class World:
 
     def routing(self) -> RoutingState | None:
         """What Redis says now."""
-        store = RedisRoutingStore(RedisSettings(url=self.redis_url, key=f"{self.prefix}routing", timeout_ms=500))
+        store = RedisRoutingStore(
+            RedisSettings(url=self.redis_url, key=f"{self.prefix}routing", timeout_ms=500)
+        )
         raw = store.read()
         store.close()
         return None if raw is None else RoutingState.model_validate_json(raw)
@@ -195,14 +200,18 @@ class World:
     def wait_for(self, what: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not what():
-            assert time.monotonic() < deadline, f"not within {timeout_s} s: {[d.line for d in self.decisions()]}"
+            assert time.monotonic() < deadline, (
+                f"not within {timeout_s} s: {[d.line for d in self.decisions()]}"
+            )
             time.sleep(0.1)
 
     def wait_for_kind(self, kind: str, *, timeout_s: float = 30.0) -> Decision:
         """The newest decision of a kind, and that Redis has it."""
         self.wait_for(lambda: any(d.kind == kind for d in self.decisions()), timeout_s=timeout_s)
         found = next(d for d in reversed(self.decisions()) if d.kind == kind)
-        self.wait_for(lambda: (state := self.routing()) is not None and state.epoch >= found.epoch, timeout_s=5)
+        self.wait_for(
+            lambda: (state := self.routing()) is not None and state.epoch >= found.epoch, timeout_s=5
+        )
         return found
 
     def signer(self, key_id: str) -> Signer:
@@ -210,7 +219,9 @@ class World:
 
     def send(self, topic: str, event: Any, *, partition: int, key: bytes = b"k") -> None:
         value, headers = encode(event, source="test", event_id=f"{time.time_ns()}", at_ms=self.now_ms())
-        self.producer.send(Outgoing(self.topics.name(topic), value, key=key, headers=headers, partition=partition))
+        self.producer.send(
+            Outgoing(self.topics.name(topic), value, key=key, headers=headers, partition=partition)
+        )
 
     @staticmethod
     def now_ms() -> int:
@@ -247,7 +258,7 @@ class World:
     def _answer_probe(self, record: Record) -> None:
         query, stamp = decode(record, Query), read_stamp(record.headers)
         now = self.now_ms()
-        is_wrong = (hash(query.id) % 1000) / 1000 < self.error_rates.get(stamp.release, 0.0)
+        is_wrong = zlib.crc32(query.id.encode()) % 1000 / 1000 < self.error_rates.get(stamp.release, 0.0)
         evaluation = Evaluation(
             query_id=query.id,
             answered_at=now,
@@ -297,7 +308,9 @@ class World:
 
     def _log_rows(self, origin: int, rows: list[AssignmentRow], outcomes: list[OutcomeRow]) -> None:
         self.send(
-            "assignments", AssignmentBatch(origin=origin, router="router-0", rows=tuple(rows)), partition=origin
+            "assignments",
+            AssignmentBatch(origin=origin, router="router-0", rows=tuple(rows)),
+            partition=origin,
         )
         batch = OutcomeBatch(
             origin=origin, worker="inference-0", toxicity_classifier="none 1", rows=tuple(outcomes)
@@ -324,7 +337,7 @@ class World:
             OutcomeRow(
                 error="model" if failed else None,
                 answered_at=now + 40,
-                latency_ms=self.latency_ms * (0.5 + number % 20 / 20),
+                latency_ms=self.latency_ms * (0.5 + (number * 7919 % 1009) / 1009),
                 toxicity=0.0,
                 toxic=False,
                 citation="not_required",
