@@ -1,7 +1,8 @@
 """Which texts say the same thing again: word shingles, MinHash to find pairs, exact Jaccard to decide them.
 
 Near-duplicates are dropped before training because repetition is what makes a small adapter memorise a line.
-Sources: Broder 1997, "On the resemblance and containment of documents"; Lee et al. 2022, "Deduplicating Training
+Sources: Broder 1997, "On the resemblance and containment of documents"; Dietzfelbinger et al. 1997 (multiply-shift
+hashing); Lee et al. 2022, "Deduplicating Training
 Data Makes Language Models Better".
 """
 
@@ -11,12 +12,15 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from services.trainer.core.rows import text_key
 
 _WORD = re.compile(r"\w+")
 _NAME = re.compile(r"(?<=[\w,;:] )[A-Z]\w+")
-_MERSENNE = (1 << 61) - 1
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,16 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def minhash(pieces: Iterable[str], count: int) -> tuple[int, ...]:
-    """`count` minima of seeded linear hashes; equal for equal sets on every machine."""
-    values = [int.from_bytes(hashlib.blake2b(p.encode(), digest_size=8).digest(), "big") for p in pieces]
-    return tuple(
-        min((a * value + b) % _MERSENNE for value in values) if values else 0 for a, b in _coefficients(count)
-    )
+    """`count` minima of multiply-shift hashes; equal for equal sets on every machine."""
+    digests = b"".join(hashlib.blake2b(piece.encode(), digest_size=8).digest() for piece in pieces)
+    values = np.frombuffer(digests, dtype="<u8")
+    if not len(values):
+        return (0,) * count
+    factors, offsets = _coefficients(count)
+    hashed = (factors[:, None] * values[None, :] + offsets[:, None]) >> np.uint64(
+        32
+    )  # wraps at 64 bits, as meant
+    return tuple(int(value) for value in hashed.min(axis=1))
 
 
 def near_duplicates(
@@ -108,10 +117,12 @@ def _band_keys(signature: tuple[int, ...], policy: NearDuplicatePolicy) -> list[
     return [(band, signature[band * rows : (band + 1) * rows]) for band in range(policy.bands)]
 
 
-def _coefficients(count: int) -> list[tuple[int, int]]:
-    pairs = []
-    for number in range(count):
-        digest = hashlib.blake2b(f"twinloop minhash {number}".encode(), digest_size=16).digest()
-        a, b = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-        pairs.append((a % (_MERSENNE - 1) + 1, b % _MERSENNE))
-    return pairs
+@lru_cache(maxsize=4)
+def _coefficients(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Odd factors and any offsets, from a fixed text: no seed to lose."""
+    words = b"".join(
+        hashlib.blake2b(f"twinloop minhash {number}".encode(), digest_size=16).digest()
+        for number in range(count)
+    )
+    pairs = np.frombuffer(words, dtype="<u8").reshape(count, 2)
+    return pairs[:, 0] | np.uint64(1), pairs[:, 1]
