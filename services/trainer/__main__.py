@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from services.trainer.metrics import TrainerMetrics
 from services.trainer.screening import ClassifierScreen
 from services.trainer.settings import TrainerSettings
 from services.trainer.training_run import Tools
@@ -21,7 +22,6 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
-from twinloop.telemetry.trainer_metrics import TrainerMetrics
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/trainer.yaml")

@@ -21,6 +21,7 @@ from services.trainer.core.training_schedule import decide
 from services.trainer.dataset_cut import DatasetCutter, TopicNames
 from services.trainer.intake import Intake
 from services.trainer.learning_job import TrainingFailed
+from services.trainer.metrics import TrainerMetrics
 from services.trainer.publisher import Publisher
 from services.trainer.rebuild import rebuilt_state
 from services.trainer.release_reader import ReleaseReader
@@ -39,7 +40,6 @@ from twinloop.errors import (
 )
 from twinloop.process import StopSignal
 from twinloop.telemetry.logging import get_logger
-from twinloop.telemetry.trainer_metrics import TrainerMetrics
 from twinloop.topics import TopicCatalogue
 
 GROUP = "trainer"
