@@ -70,8 +70,7 @@ class KafkaAdmin:
                 self._touch(spec.name)
         elif missing:
             self._create(missing, replication_factor=replication_factor)
-        self._wait_for_leaders([spec.name for spec in specs], timeout_s=timeout_s)
-        counts = self.partition_counts(spec.name for spec in specs)
+        counts = self._wait_for_leaders([spec.name for spec in specs], timeout_s=timeout_s)
         for spec in specs:
             if counts[spec.name] < spec.partitions:
                 raise ConfigError(
@@ -113,13 +112,13 @@ class KafkaAdmin:
         with kafka_errors(f"creating topic {name}"):
             self._client.list_topics(name, timeout=self._settings.request_timeout_s)
 
-    def _wait_for_leaders(self, names: Sequence[str], *, timeout_s: float) -> None:
+    def _wait_for_leaders(self, names: Sequence[str], *, timeout_s: float) -> dict[str, int]:
         deadline = time.monotonic() + timeout_s
         while True:
             topics = self._metadata(self._settings.request_timeout_s).topics
             late = [name for name in names if not _has_leaders(topics.get(name))]
             if not late:
-                return
+                return {name: len(topics[name].partitions) for name in names}
             if time.monotonic() > deadline:
                 raise Transient(f"topics without a leader after {timeout_s:g} s: {', '.join(late)}")
             time.sleep(_PAUSE_S)

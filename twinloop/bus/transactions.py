@@ -12,14 +12,18 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from twinloop.bus.bounded_call import BoundedCaller
 from twinloop.bus.client_log import CLIENT_LOG
 from twinloop.bus.errors_map import TOO_LARGE, as_twinloop_error, kafka_error, kafka_errors
 from twinloop.bus.producer import produce
 from twinloop.bus.records import Outgoing
 from twinloop.bus.settings import KafkaSettings
-from twinloop.errors import ConfigError, Fenced, Transient
+from twinloop.errors import ConfigError, Fenced, Transient, TwinLoopError
 
 _RETRY_PAUSE_S = 0.05
+_OFFSETS_TIMEOUT_S = 5.0
+"""Naming offsets takes milliseconds; until the commit itself giving up is cheap, the records just come again."""
+_GRACE_S = 1.0
 
 
 class CommitUnknown(Exception):
@@ -35,6 +39,7 @@ class TransactionalProducer:
         self._id = transactional_id
         self._is_open = False
         self._is_stale = False
+        self._caller = BoundedCaller()
         self._producer = self._new_producer()
 
     @property
@@ -63,9 +68,9 @@ class TransactionalProducer:
         deadline = time.monotonic() + self._settings.commit_timeout_s
         if positions:
             self._try(
-                lambda timeout_s: self._producer.send_offsets_to_transaction(positions, group, timeout_s),
-                deadline=deadline,
-                late=self._abort_late,
+                lambda timeout_s: self._send_offsets(positions, group, timeout_s),
+                deadline=min(deadline, time.monotonic() + _OFFSETS_TIMEOUT_S),
+                late=self._give_up,
             )
         self._try(self._producer.commit_transaction, deadline=deadline, late=self._leave_unknown)
         self._is_open = False
@@ -97,12 +102,17 @@ class TransactionalProducer:
         self._is_stale = False
 
     def close(self) -> None:
-        """Aborts what is open and closes the connection."""
+        """Aborts what is open and closes the connection; a fenced producer has nothing left to undo."""
         try:
             if self._is_open:
                 self.abort()
+            # A stale one may hang in a call it never came back from: leave it to the process's end.
+            if not self._is_stale:
+                self._producer.close()
+        except (KafkaException, Fenced) as cause:
+            CLIENT_LOG.warning("closing %s: %s", self._id, cause)
         finally:
-            self._producer.close()
+            self._caller.close()
 
     def _begin(self) -> None:
         if self._is_stale:
@@ -136,7 +146,7 @@ class TransactionalProducer:
                 time.sleep(_RETRY_PAUSE_S)
 
     def _try(
-        self, call: Callable[[float], None], *, deadline: float, late: Callable[[KafkaException], None]
+        self, call: Callable[[float], None], *, deadline: float, late: Callable[[BaseException], None]
     ) -> None:
         while True:
             try:
@@ -154,19 +164,31 @@ class TransactionalProducer:
                     late(cause)
                 time.sleep(_RETRY_PAUSE_S)
 
-    def _abort_late(self, cause: KafkaException) -> None:
-        self.abort()
+    def _send_offsets(self, positions: list[TopicPartition], group: Any, timeout_s: float) -> None:
+        producer = self._producer
+        try:
+            self._caller.run(
+                lambda: producer.send_offsets_to_transaction(positions, group, timeout_s),
+                timeout_s + _GRACE_S,
+            )
+        except TimeoutError as cause:
+            self._give_up(cause)
+
+    def _give_up(self, cause: BaseException) -> None:
+        """Nothing is committed yet: the next transaction's fresh producer aborts this one."""
+        self._is_open = False
+        self._is_stale = True
         raise Transient(f"committing as {self._id}: offsets not taken in time; the work is undone") from cause
 
-    def _leave_unknown(self, cause: KafkaException) -> None:
+    def _leave_unknown(self, cause: BaseException) -> None:
         self._is_open = False
         raise CommitUnknown(f"committing as {self._id}: {cause}") from cause
 
-    def _reason(self, error: KafkaError) -> Transient | ConfigError | Fenced:
+    def _reason(self, error: KafkaError) -> TwinLoopError:
         if error.code() in TOO_LARGE:
             return ConfigError(
-                f"committing as {self._id}: the broker refused a record by its size ({error.str()}); raise "
-                f"max.message.bytes of the output topics above max_message_bytes {self._settings.max_message_bytes}"
+                f"committing as {self._id}: {error.str()}; raise max.message.bytes of that topic above the "
+                f"settings' max_message_bytes {self._settings.max_message_bytes}"
             )
         found = as_twinloop_error(error, doing=f"committing as {self._id}")
         return found if isinstance(found, Fenced) else Transient(f"{found}; the work is undone")

@@ -72,7 +72,9 @@ async def test_an_aborted_row_is_never_seen_and_its_rerouted_successor_exactly_o
             await asyncio.sleep(0.5)
         finally:
             await app.stop()
-    assert sorted(record.value or b"" for record in seen) == sorted(b"green %d" % number for number in range(20))
+    assert sorted(record.value or b"" for record in seen) == sorted(
+        b"green %d" % number for number in range(20)
+    )
 
 
 @pytest.mark.kafka
