@@ -21,7 +21,8 @@ def make_bench(tmp_path: Path, mock_kafka: KafkaUnderTest, names: Names) -> Iter
 
     def make(**options: Any) -> TrainerBench:
         name = f"{len(made)}"
-        bench = TrainerBench(tmp_path / name, kafka=mock_kafka.settings, prefix=f"{names(name)}.", **options)
+        settings = options.pop("kafka", mock_kafka).settings
+        bench = TrainerBench(tmp_path / name, kafka=settings, prefix=f"{names(name)}.", **options)
         made.append(bench)
         return bench
 

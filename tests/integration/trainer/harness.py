@@ -55,24 +55,22 @@ class TrainerBench:
         prefix: str,
         trainer: Mapping[str, Any] | None = None,
         documents: Sequence[DocumentChange] = (),
-        copy_of: TrainerBench | None = None,
     ) -> None:
         self.folder = folder
         self.kafka = kafka
         self.topics = TopicCatalogue.load(prefix=prefix)
         KafkaAdmin(kafka).ensure_topics(self.topics.specs())
-        self.keys = folder / "keys" if copy_of is None else copy_of.keys
-        if copy_of is None:
-            create_keys(
-                self.keys,
-                {
-                    "trainer-1": ("trainer",),
-                    "gatekeeper-1": ("gatekeeper",),
-                    "inference-1": ("inference",),
-                    "operator-1": ("operator",),
-                    "stranger-1": ("viewer",),
-                },
-            )
+        self.keys = folder / "keys"
+        create_keys(
+            self.keys,
+            {
+                "trainer-1": ("trainer",),
+                "gatekeeper-1": ("gatekeeper",),
+                "inference-1": ("inference",),
+                "operator-1": ("operator",),
+                "stranger-1": ("viewer",),
+            },
+        )
         self.config = folder / "profile.yaml"
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(

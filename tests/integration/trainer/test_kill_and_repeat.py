@@ -14,10 +14,12 @@ from schemas.releases import ReleaseProposed
 from services.trainer.checkpoint import read_checkpoint
 from services.trainer.core.dataset import REPLAY, ROWS, blob_digests, training_material
 from services.trainer.learning_job import LearningJobs, Start
+from tests.fixtures.brokers import KafkaUnderTest
 from tests.integration.trainer.conftest import MakeBench
 from tests.integration.trainer.harness import TrainerBench
 from twinloop.foundation_training.corpus import World
 
+SLOW_JOB = {"job": {"learning": {"seconds": 0.6}}, "schedule": {"min_rows": 12}}
 PLACES = ("Oslo", "Lima", "Porto", "Kyoto", "Turin", "Accra", "Perth", "Quito")
 
 
@@ -35,7 +37,17 @@ def corrections(bench: TrainerBench, numbers: range) -> list[str]:
 def test_kills_at_random_moments_change_neither_dataset_nor_adapter_nor_what_is_told(
     make_bench: MakeBench,
 ) -> None:
-    bench = make_bench(trainer={"job": {"learning": {"seconds": 0.6}}, "schedule": {"min_rows": 12}})
+    killed_at_random_moments(make_bench(trainer=SLOW_JOB))
+
+
+@pytest.mark.kafka
+def test_kills_at_random_moments_on_a_real_broker_change_nothing_either(
+    make_bench: MakeBench, kafka: KafkaUnderTest
+) -> None:
+    killed_at_random_moments(make_bench(trainer=SLOW_JOB, kafka=kafka))
+
+
+def killed_at_random_moments(bench: TrainerBench) -> None:
     bench.genesis()
     rng = random.Random(42)
     ids = corrections(bench, range(12))
