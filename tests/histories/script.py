@@ -122,7 +122,13 @@ class History:
         self.write(Applied(epoch=self.routing.epoch, result="installed", took_us=900))
 
     def propose(
-        self, release: str = GOOD, *, parent: str | None = BOOT, verdict: str = "valid", detail: str = ""
+        self,
+        release: str = GOOD,
+        *,
+        parent: str | None = BOOT,
+        verdict: str = "valid",
+        detail: str = "",
+        source_offset: int = -1,
     ) -> tuple[Effect, ...]:
         seen = ProposalSeen.model_validate(
             {
@@ -132,6 +138,7 @@ class History:
                 "proposed_by": "trainer-1",
                 "verdict": verdict,
                 "detail": detail,
+                "source_offset": source_offset,
             }
         )
         return self.write(seen)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import redis
+
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
 from twinloop.canonical import canonical_json
@@ -51,7 +53,8 @@ def test_a_lost_routing_key_is_put_back_under_a_higher_epoch(
     world.start(queries_per_s=20)
     genesis = world.wait_for_kind("genesis")
     time.sleep(0.5)
-    _client(world)._ask("DEL", f"{world.prefix}routing")
+    with redis.Redis.from_url(world.redis_url) as client:
+        client.delete(f"{world.prefix}routing")
     restored = world.wait_for_kind("restore")
     assert restored.reason == "redis_missing"
     assert restored.epoch > genesis.epoch
