@@ -239,10 +239,17 @@ class PartitionWindows:
         keys.add(row.unit)
         return True
 
+    def _forget_keys(self, *, before: int) -> None:
+        """A window without a canary ends the ramp steps before it."""
+        for epoch in [known for known in self._seen if known < before]:
+            del self._seen[epoch], self._seen_from[epoch]
+
     def _tally(self, key: Key) -> WindowTally:
         window = self._windows[key]
         rows = sorted(window.rows.values(), key=lambda row: (row.unit, row.query_id))
         is_canary = 0 < window.canary_bp < 10_000
+        if not is_canary:
+            self._forget_keys(before=key[1])
         new_units = {row.unit: row.arm for row in rows if self._remember(row, window.first_assignment)}
         arms = list(new_units.values())
         new: dict[ArmName, int] = {"active": arms.count("active"), "shadow": arms.count("shadow")}

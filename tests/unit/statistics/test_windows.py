@@ -94,6 +94,16 @@ def test_a_returning_key_is_not_fresh_again_within_a_ramp_step() -> None:
     assert next(t for t in again if t.epoch == 2).fresh is None
 
 
+def test_keys_of_a_finished_canary_do_not_hold_the_restart_back() -> None:
+    windows = fed([asked("a", 0.1), answered("a", 0.2)])
+    windows.close(3.0)
+    assert windows.restart_offsets().assignments == 0
+    windows.assign(replace(asked("b", 4.1, epoch=2), canary_bp=0), 7)
+    windows.outcome(answered("b", 4.2), 8)
+    windows.close(7.0)
+    assert windows.restart_offsets().assignments == 8
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, None])
 def test_an_unusable_latency_is_missing_not_fast(bad: float | None) -> None:
     tally = fed([asked("a", 0.1), Outcome("a", True, 0.2, bad, 0.0)]).close(3.0)[0].total.shadow
