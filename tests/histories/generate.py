@@ -27,8 +27,8 @@ def promote_and_bake() -> History:
     for _ in range(60):
         if getattr(history.state.stage, "checking_since", None) is not None:
             break
-        share = history.routing.canary.basis_points if history.routing.canary else 0
         for partition in (0, 1):
+            share = history.routing.canary.basis_points if history.routing.canary else 0
             history.window(
                 partition=partition,
                 shadow=share // 10,
