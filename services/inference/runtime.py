@@ -19,7 +19,7 @@ from twinloop.model_runtime.generation import Generator
 from twinloop.registry.blobs import open_store
 from twinloop.registry.manifests import digest_folder
 from twinloop.registry.store_settings import StoreSettings
-from twinloop.retrieval.embedder import build_embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.signing import KeyRing
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from services.trainer.child_process import WarmProcess
 from services.trainer.metrics import TrainerMetrics
 from services.trainer.screening import ClassifierScreen
 from services.trainer.settings import TrainerSettings
@@ -16,7 +17,7 @@ from twinloop.clock import SystemClock
 from twinloop.errors import ConfigError
 from twinloop.process import StopSignal, config_arguments, main_guard
 from twinloop.registry.blobs import open_store
-from twinloop.retrieval.embedder import build_embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.safety.classifier import build_classifier
 from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
@@ -67,6 +68,7 @@ def build_parts(settings: TrainerSettings, registry: CollectorRegistry) -> Parts
         settings=section,
         classifiers=screen.versions,
         work_folder=settings.work_folder,
+        process=WarmProcess(section.job.module, log=settings.work_folder / "learning.log"),
         now_ms=clock.now_ms,
     )
     return Parts(

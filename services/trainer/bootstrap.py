@@ -27,7 +27,8 @@ from twinloop.registry.blobs import BlobStore, open_store
 from twinloop.registry.manifests import digest_folder, put_folder, put_manifest
 from twinloop.registry.releases import publish_release
 from twinloop.retrieval.document import Document
-from twinloop.retrieval.embedder import Embedder, build_embedder
+from twinloop.retrieval.embedder import Embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.retrieval.index import DomainIndex
 from twinloop.routing.rules import read_rules, rules_bytes
 from twinloop.settings_loader import load_settings

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.trainer.conftest import MakeBench
 from tests.integration.trainer.harness import TrainerBench
 from twinloop.registry.manifests import read_files
-from twinloop.retrieval.embedder import build_embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.retrieval.index import DomainIndex
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from twinloop.errors import ConfigError
-from twinloop.retrieval.embedder import build_embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.retrieval.hashing_embedder import HashingEmbedder
 
 TEXTS = ["The notice period is 30 days.", "Wie lange ist die Kündigungsfrist?", "通知期間 30 日", "x" * 5000]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.retrieval.documents import make_documents
 from twinloop.errors import ConfigError
-from twinloop.retrieval.embedder import build_embedder
+from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.retrieval.index import DomainIndex
 
 pytestmark = pytest.mark.slow
