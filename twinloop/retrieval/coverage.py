@@ -15,10 +15,10 @@ from collections.abc import Iterable
 _WORD = re.compile(r"\w+")
 
 FUNCTION_WORDS = frozenset(
-    "a about all an and any are as at be been by can could did do does for from give had has have how i if in into is "
+    "a about all an and any are as at be been by can could did do does for from give had has have how i if in into is "  # noqa: SIM905
     "it its kindly know like many may me much my of on or our please say should show so some such tell than that the "
     "their them then there these they this to told under us was we were what when where which who whom whose why will "
-    "with would you your".split()  # noqa: SIM905 -- a list of a word a line would be a page
+    "with would you your".split()
 )
 """English words that say nothing about the subject of a question."""
 
