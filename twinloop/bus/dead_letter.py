@@ -12,7 +12,8 @@ _REASON_LIMIT = 2000
 def dead_letter(record: Record, *, topic: str, error: BaseException, service: str, at_ms: int) -> Outgoing:
     """The dead letter of `record`: original bytes, key and headers unchanged, plus the `tl-*` headers.
 
-    Adds `tl-error`, `tl-error-kind`, `tl-origin-topic`, `tl-origin-partition`, `tl-origin-offset`, `tl-service`, `tl-at`.
+    Adds `tl-error`, `tl-error-kind`, `tl-origin-topic`, `tl-origin-partition`, `tl-origin-offset`, `tl-service` and
+    `tl-at`.
     """
     history = (
         ("tl-error", str(error)[:_REASON_LIMIT].encode("utf-8", "replace")),

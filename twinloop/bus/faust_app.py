@@ -38,7 +38,7 @@ class BusApp(faust.App):
 
 
 class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+    def _create_worker_consumer(self, _transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         settings = cast(BusApp, self.app).kafka_settings
         # By range: topics of equal partition counts are shared out alike, so a join stays in one process.

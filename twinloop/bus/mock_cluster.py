@@ -2,8 +2,8 @@
 
 It speaks to other processes and other clients, joins groups and takes transactions, but it proves nothing about them:
 aborted records are not isolated, about 5 MB are kept per partition, and all is gone when this process ends.
-The client library has no call to create topics on it, so the C library inside the confluent-kafka wheel is used directly
-(`rdkafka_mock.h`); a topic nobody created appears on first use with 4 partitions.
+The client library has no call to create topics on it, so the C library inside the confluent-kafka wheel is used
+directly (`rdkafka_mock.h`); a topic nobody created appears on first use with 4 partitions.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _load_librdkafka() -> ctypes.CDLL:
         if hasattr(library, "rd_kafka_mock_cluster_new"):
             return _with_signatures(library)
     raise ConfigError(
-        f"no librdkafka with a mock cluster beside {package}: install the confluent-kafka wheel from the package index, "
-        "or point bootstrap_servers at a real Kafka"
+        f"no librdkafka with a mock cluster beside {package}: install the confluent-kafka wheel from the package "
+        "index, or point bootstrap_servers at a real Kafka"
     )
 
 

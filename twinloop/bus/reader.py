@@ -161,7 +161,7 @@ class LogReader:
         self, start: Start, offsets: Mapping[TopicPartition, int], from_timestamp_ms: int | None
     ) -> list[_Partition]:
         logical = OFFSET_BEGINNING if start == "beginning" else OFFSET_END
-        found = {source: logical for source in self._partitions}
+        found = dict.fromkeys(self._partitions, logical)
         if from_timestamp_ms is not None and not self._is_mock():
             # The mock cluster knows no times and answers "end" to all: there, too much is read and not too little.
             asked = [

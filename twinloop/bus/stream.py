@@ -241,7 +241,7 @@ class TransactionalStream:
             raise found
 
     def _settle(self, committing: Mapping[TopicPartition, int], unknown: CommitUnknown) -> None:
-        """Returns where the unconfirmed commit happened; raises Transient where it did not, Fenced where nobody says."""
+        """Returns if the unconfirmed commit happened; raises Transient if not, Fenced where nobody says."""
         try:
             self._producer.replace()
             found = self.committed_metadata(committing)
@@ -289,7 +289,7 @@ class TransactionalStream:
             self._paused.update(granted)
             consumer.pause(partitions)
 
-    def _revoked(self, consumer: Consumer, partitions: list[_Partition]) -> None:
+    def _revoked(self, _consumer: Consumer, partitions: list[_Partition]) -> None:
         leaving = [TopicPartition(entry.topic, entry.partition) for entry in partitions]
         try:
             if not self._is_closed and self._has_uncommitted:
@@ -305,7 +305,7 @@ class TransactionalStream:
         if not self._must_rewind:
             self.commit(finished)
 
-    def _lost(self, consumer: Consumer, partitions: list[_Partition]) -> None:
+    def _lost(self, _consumer: Consumer, partitions: list[_Partition]) -> None:
         leaving = [TopicPartition(entry.topic, entry.partition) for entry in partitions]
         try:
             if not self._is_closed and self._has_uncommitted:

@@ -1,7 +1,7 @@
 """`python -m twinloop.embedded`: mock Kafka and Valkey in one process, until SIGTERM.
 
-Prints one JSON line, `{"bootstrap_servers": ..., "redis_url": ..., "pid": ...}`, when both answer, and writes the same to
-`--state-file`. The Kafka part is in memory: a new start is a new, empty log.
+Prints one JSON line, `{"bootstrap_servers": ..., "redis_url": ..., "pid": ...}`, when both answer, and writes the same
+to `--state-file`. The Kafka part is in memory: a new start is a new, empty log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = _parser().parse_args(arguments)
     stopped = threading.Event()
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(_signum: int, _frame: FrameType | None) -> None:
         stopped.set()
 
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +28,7 @@ class EmbeddedValkey:
         self.data_dir = data_dir
         self.port = port or free_port()
         self._timeout_s = start_timeout_s
+        _stop_leftover(data_dir)
         self._server = _new_server(data_dir, self.port)
         self.start()
 
@@ -77,6 +81,25 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _stop_leftover(data_dir: Path) -> None:
+    """Ends the server that a killed process left behind on this folder: two of them would spoil its file."""
+    pid_file = data_dir / "valkey.pid"
+    if not pid_file.exists():
+        return
+    pid = pid_file.read_text().strip()
+    answer = subprocess.run(["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False)
+    # The number on file may be somebody else's by now: the server's own title names its port.
+    config = data_dir / "valkey.conf"
+    ports = re.findall(r"^port (\d+)$", config.read_text(), re.MULTILINE) if config.exists() else []
+    if ports and "valkey-server" in answer.stdout and f":{ports[-1]}" in answer.stdout:
+        os.kill(int(pid), signal.SIGTERM)
+        for _ in range(200):
+            if not pid_file.exists():
+                return
+            time.sleep(0.05)
+        raise Transient(f"a valkey server (process {pid}) still uses {data_dir}; stop it and start again")
 
 
 def _new_server(data_dir: Path, port: int):  # type: ignore[no-untyped-def]

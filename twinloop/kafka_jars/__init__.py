@@ -1,1 +1,1 @@
-"""A real Apache Kafka for development and tests, run from Maven jars with the Java on this machine; no Docker needed."""
+"""A real Apache Kafka for development and tests, run from Maven jars with this machine's Java; no Docker needed."""

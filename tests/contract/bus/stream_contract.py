@@ -51,11 +51,11 @@ def wait_assigned(
 class StreamContract:
     """Subclasses give the fixture `edge`."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def edge(self) -> KafkaUnderTest:
         raise NotImplementedError
 
-    @pytest.fixture()
+    @pytest.fixture
     def source(self, edge: KafkaUnderTest, names: Names) -> str:
         """A topic with 40 records on partitions 0 and 1, values b"0".."39"."""
         topic = names("in")
@@ -66,7 +66,7 @@ class StreamContract:
         producer.flush()
         return topic
 
-    @pytest.fixture()
+    @pytest.fixture
     def open_stream(self, edge: KafkaUnderTest, names: Names) -> Iterator[OpenStream]:
         opened: list[TransactionalStream] = []
 
@@ -86,7 +86,7 @@ class StreamContract:
         for stream in opened:
             stream.close()
 
-    @pytest.fixture()
+    @pytest.fixture
     def written(self, edge: KafkaUnderTest, names: Names) -> Callable[[], list[Record]]:
         """Everything committed to the output topic."""
 

@@ -8,6 +8,6 @@ from tests.fixtures.brokers import KafkaUnderTest
 
 @pytest.mark.kafka
 class TestKafkaStream(StreamContract):
-    @pytest.fixture()
+    @pytest.fixture
     def edge(self, kafka: KafkaUnderTest) -> KafkaUnderTest:
         return kafka

@@ -7,6 +7,6 @@ from tests.fixtures.brokers import KafkaUnderTest
 
 
 class TestMockStream(StreamContract):
-    @pytest.fixture()
+    @pytest.fixture
     def edge(self, mock_kafka: KafkaUnderTest) -> KafkaUnderTest:
         return mock_kafka

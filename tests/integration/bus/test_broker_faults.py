@@ -66,7 +66,7 @@ def counted(settings: KafkaSettings) -> Counter[int]:
         return Counter(int(record.value or b"") for record in reader.read_to_end(30))
 
 
-EXACTLY_ONCE = {number: 1 for number in range(2000)}
+EXACTLY_ONCE = dict.fromkeys(range(2000), 1)
 
 
 def test_a_killed_and_restarted_broker_loses_and_doubles_nothing(own_kafka: KafkaBroker) -> None:

@@ -18,13 +18,13 @@ from twinloop.errors import Fenced, Transient
 ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 25, 26, 28
 
 
-@pytest.fixture()
+@pytest.fixture
 def cluster() -> Iterator[MockCluster]:
     with MockCluster() as started:
         yield started
 
 
-@pytest.fixture()
+@pytest.fixture
 def stream(cluster: MockCluster) -> Iterator[TransactionalStream]:
     settings = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
     producer = IdempotentProducer(settings)

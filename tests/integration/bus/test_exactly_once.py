@@ -23,7 +23,7 @@ def test_three_kills_lose_nothing_and_double_nothing(kafka: KafkaUnderTest, name
         seen = relay.wait_for(5000)
     finally:
         stop(worker)
-    assert seen == {number: 1 for number in range(5000)}
+    assert seen == dict.fromkeys(range(5000), 1)
 
 
 @pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
@@ -48,4 +48,4 @@ def test_workers_that_come_and_go_lose_nothing_and_double_nothing(
     finally:
         for worker in running:
             stop(worker)
-    assert seen == {number: 1 for number in range(12_000)}
+    assert seen == dict.fromkeys(range(12000), 1)

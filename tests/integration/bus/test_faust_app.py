@@ -43,7 +43,7 @@ def router(kafka: KafkaUnderTest, names: Names) -> TransactionalStream:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def topics(kafka: KafkaUnderTest, names: Names) -> None:
     kafka.create_topics(TopicSpec(names("queries"), 4), TopicSpec(names("rows"), 4))
 

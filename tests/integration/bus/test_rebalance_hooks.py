@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kafka
 OpenStream = Callable[..., TransactionalStream]
 
 
-@pytest.fixture()
+@pytest.fixture
 def source(kafka: KafkaUnderTest, names: Names) -> str:
     """40 records, ten on each of four partitions."""
     kafka.create_topics(TopicSpec(names("in"), 4), TopicSpec(names("out"), 4))
@@ -29,7 +29,7 @@ def source(kafka: KafkaUnderTest, names: Names) -> str:
     return names("in")
 
 
-@pytest.fixture()
+@pytest.fixture
 def open_stream(kafka: KafkaUnderTest, names: Names, source: str) -> Iterator[OpenStream]:
     opened: list[TransactionalStream] = []
 
@@ -105,7 +105,7 @@ def test_a_hook_may_hold_records_back_for_the_next_owner(
     kafka: KafkaUnderTest, names: Names, open_stream: OpenStream
 ) -> None:
     def finish_half(leaving: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return {partition: 5 for partition in first.assignment()}
+        return dict.fromkeys(first.assignment(), 5)
 
     first = open_stream("w0", before_revoke=finish_half)
     held: list[Record] = []

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from twinloop.bus.dead_letter import dead_letter
 from twinloop.bus.producer import refuse_oversize
 from twinloop.bus.records import Outgoing, Record
