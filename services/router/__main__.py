@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -70,7 +71,15 @@ def run(settings: RouterSettings, stop: StopSignal) -> None:
         health = HealthServer(settings.telemetry.host, settings.telemetry.port, registry, worker.is_ready)
         stack.callback(health.close)
         get_logger(__name__).info("serving", health_port=health.port)
+        spare_the_collector()
         worker.run(stop)
+
+
+def spare_the_collector() -> None:
+    """Batches hold no cycles: looking for some after every 700 of their tuples costs a tenth of the rate."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _parts(

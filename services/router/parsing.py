@@ -28,28 +28,24 @@ def parse_query(record: Record, *, max_bytes: int) -> ParsedQuery:
     than `max_bytes`.
     """
     value = record.value
-    if value is None or not _is_query(record):
+    if value is None:
         return _by_model(record)
-    _refuse_oversize(record, max_bytes)
-    try:
-        return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _by_model(record)
-
-
-def _is_query(record: Record) -> bool:
-    declared = record.header("ce_type")
-    return declared is None or declared == _TYPE
-
-
-def _refuse_oversize(record: Record, max_bytes: int) -> None:
-    headers = sum(len(name) + len(value) for name, value in record.headers)
-    size = len(record.value or b"") + len(record.key or b"") + headers + STAMP_ROOM
+    size, declared = len(value) + len(record.key or b"") + STAMP_ROOM, _TYPE
+    for name, content in record.headers:
+        size += len(name) + len(content)
+        if name == "ce_type":
+            declared = content
     if size > max_bytes:
         raise InvalidEvent(
             f"{record.topic}[{record.partition}]@{record.offset}: {size} bytes with the router's headers, "
             f"at most {max_bytes} can be forwarded"
         )
+    if declared != _TYPE:
+        return _by_model(record)
+    try:
+        return _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _by_model(record)
 
 
 def _by_model(record: Record) -> ParsedQuery:

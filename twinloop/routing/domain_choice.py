@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from schemas.event import DOMAINS, Domain
 from twinloop.retrieval.hashing_embedder import HashingEmbedder
 from twinloop.routing.rules import RouterRules, words_of
-
-_WORD = re.compile(r"\w+")
 
 Votes = tuple[tuple[int, float], ...]
 """(index of the domain in DOMAINS, weight) for one keyword."""
@@ -34,8 +31,8 @@ class DomainChooser:
         self._threshold = rules.similarity_threshold
         self._fallback = rules.fallback
         self._priorities = [rules.domains[domain].priority for domain in DOMAINS]
-        self._words: dict[str, Votes] = {}
-        self._phrases: dict[str, list[tuple[tuple[str, ...], Votes]]] = {}
+        self._keywords: dict[str, list[tuple[str, Votes]]] = {}
+        """By first word: the keyword between blanks, and what it speaks for."""
         self._read_keywords(rules)
         self._embedder = HashingEmbedder(dim=rules.embedder.dim)
         self._exemplars = [self._embedder.embed(rules.domains[domain].exemplars) for domain in DOMAINS]
@@ -55,27 +52,22 @@ class DomainChooser:
 
     def _by_keywords(self, text: str) -> list[int]:
         """The domains with the highest score, if it suffices: none, one, or several that tie."""
-        words = _WORD.findall(text.lower())
+        words = words_of(text)
+        said = self._known.intersection(words)
+        if not said:
+            return []
         scores = [0.0] * len(DOMAINS)
-        phrases = self._phrases
-        for word in dict.fromkeys(words):
-            for index, weight in self._words.get(word, ()):
-                scores[index] += weight
-            if word in phrases:
-                self._score_phrases(scores, word, words)
+        spelled = f" {' '.join(words)} "
+        # Sorted: a set's order, and so a sum's last bit, differs from process to process.
+        for word in sorted(said):
+            for phrase, votes in self._keywords[word]:
+                if phrase in spelled:
+                    for index, weight in votes:
+                        scores[index] += weight
         best = max(scores)
         if best < self._min_score:
             return []
         return [index for index, score in enumerate(scores) if score == best]
-
-    def _score_phrases(self, scores: list[float], first: str, words: list[str]) -> None:
-        for phrase, votes in self._phrases[first]:
-            length = len(phrase)
-            if any(
-                word == first and tuple(words[at : at + length]) == phrase for at, word in enumerate(words)
-            ):
-                for index, weight in votes:
-                    scores[index] += weight
 
     def _by_likeness(self, text: str, candidates: Sequence[int]) -> int | None:
         """The candidate with the likest exemplars, if they are like enough."""
@@ -94,12 +86,11 @@ class DomainChooser:
         return round(float(similarities.mean()), 5)
 
     def _read_keywords(self, rules: RouterRules) -> None:
-        votes: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+        votes: dict[str, list[tuple[int, float]]] = {}
         for index, domain in enumerate(DOMAINS):
             for keyword, weight in rules.domains[domain].keywords.items():
-                votes.setdefault(words_of(keyword), []).append((index, weight))
-        for words, found in votes.items():
-            if len(words) == 1:
-                self._words[words[0]] = tuple(found)
-            else:
-                self._phrases.setdefault(words[0], []).append((words, tuple(found)))
+                votes.setdefault(" ".join(words_of(keyword)), []).append((index, weight))
+        for phrase, found in votes.items():
+            first = phrase.partition(" ")[0]
+            self._keywords.setdefault(first, []).append((f" {phrase} ", tuple(found)))
+        self._known = frozenset(self._keywords)

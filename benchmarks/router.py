@@ -1,0 +1,160 @@
+"""The router against a bare loop: `python -m benchmarks.router [--quick] [--broker kafka|mock]`.
+
+Both loops read the same preloaded topic through the same TransactionalStream with the same settings and commit
+interval. The bare one sends every record on as it is; the router does all it ships with: read and verify the state,
+parse, drop duplicates, assign, choose the domain, stamp, write rows and seen ids. Interleaved rounds, median.
+Then the router alone at half its rate: the time from having a batch to having produced its records.
+Writes `benchmarks/results/router.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.routing_setup import (
+    Ground,
+    best_broker,
+    ground,
+    machine,
+    make_router,
+    make_topics,
+    median,
+    open_stream,
+    percentile,
+    publish,
+)
+from services.router.__main__ import spare_the_collector
+from services.router.settings import RouterSection
+from twinloop.bus.records import Outgoing
+from twinloop.routing.redis_store import RedisRoutingStore
+from twinloop.topics import TopicCatalogue
+
+RESULTS = Path(__file__).parent / "results" / "router.json"
+SECTION = RouterSection(batch_interval_ms=0)
+TEXT_BYTES = 200
+"""Length of the questions; their records have about 400 bytes and seven headers."""
+GOAL = 0.5
+"""Share of the bare loop's rate that was aimed for; what was reached is printed beside it."""
+FLOOR = 0.15
+"""Share by processor time below which the router has become slower: the exit status is 1."""
+
+
+def bare_loop(under: Ground, topics: TopicCatalogue, group: str, count: int) -> tuple[float, float]:
+    """Queries a second of wall time and of this process's processor time."""
+    target = topics.name("queries.blue")
+    with open_stream(under, topics, group, lambda _: None) as stream:
+        first = _first_batch(lambda: stream.poll(SECTION.batch_max, 1.0))
+        done, wall, cpu, committed_at = 0, time.perf_counter(), time.process_time(), time.monotonic()
+        records = first
+        while True:
+            for record in records:
+                stream.send(Outgoing(target, record.value, record.key, record.headers, record.partition))
+            done += len(records)
+            if time.monotonic() - committed_at >= SECTION.commit_interval_ms / 1000 or done >= count:
+                stream.commit()
+                committed_at = time.monotonic()
+            if done >= count:
+                return done / (time.perf_counter() - wall), done / (time.process_time() - cpu)
+            records = stream.poll(SECTION.batch_max, 0.01)
+
+
+def router_loop(under: Ground, topics: TopicCatalogue, group: str, count: int) -> tuple[float, float]:
+    """The same for the shipped router."""
+    worker, stream, metrics = make_router(under, topics, group, SECTION)
+    with stream:
+        while not _routed(metrics):
+            worker.turn()
+        start, wall, cpu = _routed(metrics), time.perf_counter(), time.process_time()
+        while _routed(metrics) < count:
+            worker.turn()
+        return (count - start) / (time.perf_counter() - wall), (count - start) / (time.process_time() - cpu)
+
+
+def _first_batch(poll: Any) -> list[Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if records := poll():
+            return list(records)
+    raise RuntimeError("no query came within 60 s")
+
+
+def _routed(metrics: Any) -> float:
+    return float(
+        sum(sample.value for sample in metrics.routed.collect()[0].samples if sample.name.endswith("_total"))
+    )
+
+
+def added_latency(
+    under: Ground, topics: TopicCatalogue, group: str, *, batches: int, pause_s: float
+) -> dict[str, float]:
+    """Milliseconds from having a small batch to having produced its records, at a gentle pace."""
+    worker, stream, metrics = make_router(under, topics, group, SECTION.model_copy(update={"batch_max": 64}))
+    times: list[float] = []
+    observe = metrics.batch_seconds.observe
+    metrics.batch_seconds.observe = lambda seconds: (times.append(seconds), observe(seconds))  # type: ignore[method-assign,func-returns-value]
+    with stream:
+        while len(times) < batches:
+            worker.turn()
+            time.sleep(pause_s)
+    steady = times[len(times) // 10 :]
+    return {
+        "p50": 1000 * percentile(steady, 0.5),
+        "p99": 1000 * percentile(steady, 0.99),
+        "batches": len(steady),
+    }
+
+
+def main() -> int:
+    arguments = _arguments()
+    count, rounds = (20_000, 3) if arguments.quick else (60_000, 5)
+    spare_the_collector()
+    with tempfile.TemporaryDirectory() as folder, ground(Path(folder), broker=arguments.broker) as under:
+        store = RedisRoutingStore(under.redis)
+        store.install(under.state(1), mode="create")
+        topics = make_topics(under, "bench.")
+        publish(under, topics, count=count, text_bytes=TEXT_BYTES)
+        rates: list[dict[str, float]] = []
+        for number in range(rounds):
+            bare, bare_cpu = bare_loop(under, topics, f"bare-{number}", count)
+            router, router_cpu = router_loop(under, topics, f"router-{number}", count)
+            rates.append({"bare": bare, "router": router, "bare_cpu": bare_cpu, "router_cpu": router_cpu})
+            print(
+                f"round {number}: bare {bare:,.0f}/s, router {router:,.0f}/s, ratio {router / bare:.2f}; "
+                f"by processor time {bare_cpu:,.0f}/s, {router_cpu:,.0f}/s, ratio {router_cpu / bare_cpu:.2f}"
+            )
+        pause_s = 64 / (0.5 * median([rate["router"] for rate in rates]))
+        latency = added_latency(under, topics, "latency", batches=count // 64 // 2, pause_s=pause_s)
+    ratio = median([rate["router"] / rate["bare"] for rate in rates])
+    cpu_ratio = median([rate["router_cpu"] / rate["bare_cpu"] for rate in rates])
+    verdict = "reached" if ratio >= GOAL else "missed"
+    print(f"median ratio {ratio:.2f}, by processor time {cpu_ratio:.2f}; the goal of {GOAL} is {verdict}")
+    print(f"batch of 64, have to produced: p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms")
+    found = {
+        "machine": machine(),
+        "broker": arguments.broker,
+        "queries": count,
+        "rounds": rates,
+        "ratio": ratio,
+        "cpu_ratio": cpu_ratio,
+        "goal": GOAL,
+        "batch_ms": latency,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if cpu_ratio >= FLOOR else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer queries and rounds")
+    parser.add_argument("--broker", choices=("kafka", "mock"), default=best_broker())
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
