@@ -1,8 +1,8 @@
-"""A child process that is watched, bounded in time, and never outlives its parent."""
+"""The learning process seen from its parent: kept warm, given its jobs, bounded in time, gone when it must be."""
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+
+from services.trainer.leash import FAILED
 
 _STEP_S = 0.05
 
@@ -24,76 +26,119 @@ class TimedOut(Exception):
     """The child ran past its limit and was killed."""
 
 
-def run_leashed_module(
-    module: str,
-    arguments: Sequence[str],
-    *,
-    folder: Path,
-    timeout_s: float,
-    grace_s: float,
-    cancel: threading.Event,
-) -> int:
-    """Run `python -m module` to its end and return the exit status; output goes to files in `folder`.
+@dataclass(frozen=True)
+class Ended:
+    """How the child ended: its exit status and the job that failed, where it could say so."""
 
-    One child at a time works in a folder: the next waits until the last one is gone. Raises Cancelled when `cancel` is
-    set and TimedOut after `timeout_s`; the child is gone in every case, also when this process is killed.
-    """
-    deadline = time.monotonic() + timeout_s
-    with (
-        (folder / "lock").open("wb") as lock,
-        (folder / "stdout.jsonl").open("ab") as out,
-        (folder / "stderr.log").open("ab") as err,
-    ):
-        _take(lock, deadline=deadline, cancel=cancel)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "services.trainer.leash", str(os.getpid()), module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            pass_fds=(lock.fileno(),),  # an orphan keeps the lock until it is gone
-            start_new_session=True,
-        )
+    status: int
+    failed_job: str | None = None
+
+
+class LearningProcess:
+    """One child: it imports its program at once, does one list of jobs and ends."""
+
+    def __init__(self, module: str, *, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "services.trainer.leash", str(os.getpid()), module],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def is_usable(self) -> bool:
+        return self._child.poll() is None
+
+    def do(
+        self,
+        jobs: Sequence[Path],
+        *,
+        folder: Path,
+        timeout_s: float,
+        grace_s: float,
+        cancel: threading.Event,
+    ) -> Ended:
+        """Do `jobs` one after the other; output and a lock stand in `folder`.
+
+        One child at a time works in a folder: the next waits until the last one is gone. Raises Cancelled when `cancel`
+        is set and TimedOut after `timeout_s`; the child is gone in every case, also when this process is killed.
+        """
+        deadline = time.monotonic() + timeout_s
+        (folder / FAILED).unlink(missing_ok=True)
         try:
-            return _watch(child, deadline=deadline, cancel=cancel)
+            self._order({"folder": str(folder.resolve()), "jobs": [str(job.resolve()) for job in jobs]})
+            while (status := self._child.poll()) is None:
+                if cancel.wait(_STEP_S):
+                    raise Cancelled
+                if time.monotonic() > deadline:
+                    raise TimedOut
+            return Ended(status, _failed_job(folder) if status else None)
         finally:
-            _stop(child, grace_s)
+            self.stop(grace_s)
 
+    def stop(self, grace_s: float) -> None:
+        """End the child now; may be called twice."""
+        if self._child.poll() is None:
+            self._signal(signal.SIGTERM)
+            try:
+                self._child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                self._child.wait()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
 
-def _take(lock: BinaryIO, *, deadline: float, cancel: threading.Event) -> None:
-    while True:
+    def _order(self, order: dict[str, str | list[str]]) -> None:
+        assert self._child.stdin is not None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._child.stdin.write(json.dumps(order).encode() + b"\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            self._child.wait()  # it ended while importing: its status tells
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._child.pid, number)  # its own session: grandchildren go too
+        except ProcessLookupError:
             return
-        except BlockingIOError:
-            _pause(deadline=deadline, cancel=cancel)
 
 
-def _watch(child: subprocess.Popen[bytes], *, deadline: float, cancel: threading.Event) -> int:
-    while (status := child.poll()) is None:
-        _pause(deadline=deadline, cancel=cancel)
-    return status
+class WarmProcess:
+    """At most one learning process that has imported its program and waits; safe to use from two threads."""
+
+    def __init__(self, module: str, *, log: Path) -> None:
+        self._module = module
+        self._log = log
+        self._lock = threading.Lock()
+        self._waiting: LearningProcess | None = None
+
+    def prepare(self) -> None:
+        """Start one unless one waits."""
+        with self._lock:
+            if self._waiting is None or not self._waiting.is_usable:
+                self._waiting = LearningProcess(self._module, log=self._log)
+
+    def take(self) -> LearningProcess:
+        """The one that waits, or a fresh one; it is the caller's now."""
+        with self._lock:
+            taken, self._waiting = self._waiting, None
+        if taken is not None and taken.is_usable:
+            return taken
+        return LearningProcess(self._module, log=self._log)
+
+    def close(self) -> None:
+        """End the one that waits."""
+        with self._lock:
+            taken, self._waiting = self._waiting, None
+        if taken is not None:
+            taken.stop(1.0)
 
 
-def _pause(*, deadline: float, cancel: threading.Event) -> None:
-    if cancel.wait(_STEP_S):
-        raise Cancelled
-    if time.monotonic() > deadline:
-        raise TimedOut
-
-
-def _stop(child: subprocess.Popen[bytes], grace_s: float) -> None:
-    if child.poll() is not None:
-        return
-    _signal(child, signal.SIGTERM)
+def _failed_job(folder: Path) -> str | None:
     try:
-        child.wait(grace_s)
-    except subprocess.TimeoutExpired:
-        _signal(child, signal.SIGKILL)
-        child.wait()
-
-
-def _signal(child: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(child.pid, number)  # its own session: grandchildren go too
-    except ProcessLookupError:
-        return
+        return str(json.loads((folder / FAILED).read_bytes())["job"])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,10 +1,10 @@
-"""One domain's job folder: written from stored artifacts, run in a child, its results stored again."""
+"""Job folders, one a domain: written from stored artifacts, done by one child, their results stored again."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from schemas.event import Domain
 from schemas.releases import Release
-from services.trainer.child_process import TimedOut, run_leashed_module
+from services.trainer.child_process import TimedOut, WarmProcess
 from services.trainer.core.dataset import TrainingMaterial, split_general_rows, to_jsonl
 from services.trainer.settings import TrainerSection
 from twinloop.canonical import canonical_json
@@ -43,64 +43,69 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a domain's training starts from."""
+class Lesson:
+    """What a domain's training is made of besides the release it starts from."""
 
-    release: Release
+    domain: Domain
+    material: TrainingMaterial
     fisher: str | None
-    prompt: Mapping[str, JsonValue]
+    seed: int
 
 
 class LearningJobs:
-    """Runs learning jobs one after the other under one folder; every step may be repeated after a crash."""
+    """Does the lessons of one run in one child; every step may be repeated after a crash."""
 
-    def __init__(self, store: BlobStore, settings: TrainerSection, *, artifacts: Path) -> None:
+    def __init__(
+        self, store: BlobStore, settings: TrainerSection, *, artifacts: Path, process: WarmProcess
+    ) -> None:
         self._store = store
         self._settings = settings
         self._artifacts = artifacts
+        self._process = process
 
     def learn(
-        self,
-        domain: Domain,
-        material: TrainingMaterial,
-        start: Start,
-        *,
-        folder: Path,
-        seed: int,
-        cancel: threading.Event,
-    ) -> Learnt:
-        """Train one domain; raises TrainingFailed, Cancelled, and Transient or ArtifactError of the store."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._write_job(domain, material, start, folder=folder, seed=seed)
+        self, lessons: Sequence[Lesson], parent: Release, *, folder: Path, cancel: threading.Event
+    ) -> dict[Domain, Learnt]:
+        """Train each domain; raises TrainingFailed, Cancelled, and Transient or ArtifactError of the store."""
+        if not lessons:
+            return {}
+        settings = self._settings.job
+        prompt: dict[str, JsonValue] = json.loads(self._store.get(parent.prompt))
+        folders = {lesson.domain: folder / lesson.domain for lesson in lessons}
+        for lesson in lessons:
+            self._write_job(lesson, parent, prompt, folder=folders[lesson.domain])
         try:
-            status = run_leashed_module(
-                self._settings.job.module,
-                [str(folder / "job.json")],
+            ended = self._process.take().do(
+                [path / "job.json" for path in folders.values()],
                 folder=folder,
-                timeout_s=self._settings.job.timeout_s,
-                grace_s=self._settings.job.stop_grace_s,
+                timeout_s=settings.timeout_s * len(lessons),
+                grace_s=settings.stop_grace_s,
                 cancel=cancel,
             )
         except TimedOut as error:
-            limit = self._settings.job.timeout_s
-            raise TrainingFailed(f"{domain}: ran longer than {limit:g} s", is_final=False) from error
-        if status != 0:
-            reason = _FINAL.get(status, "the child ended early")
-            raise TrainingFailed(f"{domain}: exit status {status}, {reason}", is_final=status in _FINAL)
-        return self._store_result(domain, folder / "out")
+            limit = settings.timeout_s * len(lessons)
+            raise TrainingFailed(f"ran longer than {limit:g} s", is_final=False) from error
+        if ended.status != 0:
+            domain = Path(ended.failed_job).parent.name if ended.failed_job else "the child"
+            is_final = ended.failed_job is not None and ended.status in _FINAL
+            reason = _FINAL[ended.status] if is_final else "it ended early"
+            raise TrainingFailed(f"{domain}: exit status {ended.status}, {reason}", is_final=is_final)
+        return {domain: self._store_result(domain, path / "out") for domain, path in folders.items()}
 
     def _write_job(
-        self, domain: Domain, material: TrainingMaterial, start: Start, *, folder: Path, seed: int
+        self, lesson: Lesson, parent: Release, prompt: Mapping[str, JsonValue], *, folder: Path
     ) -> None:
-        adapter = materialise(self._store, start.release.adapters[domain], self._artifacts, kind="adapter")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        domain, material = lesson.domain, lesson.material
+        adapter = materialise(self._store, parent.adapters[domain], self._artifacts, kind="adapter")
         job: dict[str, JsonValue] = {
             "version": 1,
-            "foundation": self._foundation(start.release.foundation),
-            "prompt": dict(start.prompt),
+            "foundation": self._foundation(parent.foundation),
+            "prompt": dict(prompt),
             "domain": domain,
-            "parent": {"adapter": str(adapter), "fisher": self._fisher(start.fisher)},
+            "parent": {"adapter": str(adapter), "fisher": self._fisher(lesson.fisher)},
             "settings": dict(self._settings.job.learning),
-            "seed": seed,
+            "seed": lesson.seed,
             "output": "out/",
         }
         general, probes = self._general(domain)

@@ -1,24 +1,55 @@
-"""Runs another module in this process and ends the process when its parent is gone, killed parents included.
+"""The process that learns: imports a job program, waits for its jobs, does them, and never outlives its parent.
 
-`python -m services.trainer.leash PARENT_PID MODULE [ARGUMENT]...`
+`python -m services.trainer.leash PARENT_PID MODULE` reads one line from standard input, `{"folder": .., "jobs": [..]}`,
+and calls `MODULE.main([job])` for each job file in turn; the first status that is not 0 ends it, told in `failed.json`.
+Importing before the line arrives is the point: it takes longer than many a training.
 """
 
 from __future__ import annotations
 
+import fcntl
+import importlib
+import json
 import os
-import runpy
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 _LOOK_S = 0.25
+FAILED = "failed.json"
 
 
-def main(arguments: list[str]) -> None:
-    parent, module, *rest = arguments
+def main(arguments: Sequence[str]) -> int:
+    parent, name = arguments
     threading.Thread(target=_end_with, args=(int(parent),), name="leash", daemon=True).start()
-    sys.argv = [module, *rest]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    program: Callable[[list[str]], int] = importlib.import_module(name).main
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    order = json.loads(line)
+    folder = Path(order["folder"])
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # an orphan of a killed parent keeps it until it is gone
+        _redirect(folder)
+        return _do(program, order["jobs"], folder)
+
+
+def _do(program: Callable[[list[str]], int], jobs: Sequence[str], folder: Path) -> int:
+    for job in jobs:
+        status = program([job])
+        if status != 0:
+            (folder / FAILED).write_text(json.dumps({"job": job, "status": status}))
+            return status
+    return 0
+
+
+def _redirect(folder: Path) -> None:
+    for stream, name in ((sys.stdout, "stdout.jsonl"), (sys.stderr, "stderr.log")):
+        stream.flush()
+        with (folder / name).open("ab") as file:
+            os.dup2(file.fileno(), stream.fileno())
 
 
 def _end_with(parent: int) -> None:
@@ -28,4 +59,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

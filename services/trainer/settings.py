@@ -126,11 +126,13 @@ class JobSettings(_Section):
     """The child process that trains."""
 
     timeout_s: float = Field(default=600.0, gt=0)
-    """A child that runs longer is killed; it counts as one attempt."""
+    """A child that runs longer, for each domain it trains, is killed; it counts as one attempt."""
     stop_grace_s: float = Field(default=3.0, ge=0)
     """Time a stopped child has before it is killed."""
     module: str = "services.trainer.learning.job"
-    """The program that learns, run as `python -m MODULE JOB.json`; its README describes the files."""
+    """The program that learns: its `main([job file])` returns an exit status; the README beside it tells the files."""
+    keep_warm: bool = True
+    """Start the child when corrections begin to wait, so that its imports are done when a training starts."""
     learning: dict[str, JsonValue] = {}
     """Passed to the learning job as its `settings`."""
 

@@ -13,11 +13,12 @@ from pydantic import JsonValue
 
 from schemas.event import Domain
 from schemas.releases import Release, ReleaseProposed, SignatureBlock
+from services.trainer.child_process import WarmProcess
 from services.trainer.core.dataset import REPLAY, ROWS, blob_digests, training_material
 from services.trainer.core.evidence import fisher_of, training_evidence
 from services.trainer.core.ledger_state import Run
 from services.trainer.core.model_card import card_json, card_markdown
-from services.trainer.learning_job import LearningJobs, Learnt, Start
+from services.trainer.learning_job import LearningJobs, Learnt, Lesson
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.settings import TrainerSection
 from twinloop.canonical import canonical_json
@@ -42,6 +43,7 @@ class Tools:
     settings: TrainerSection
     classifiers: tuple[str, ...]
     work_folder: Path
+    process: WarmProcess
     now_ms: Callable[[], int]
 
 
@@ -75,22 +77,19 @@ class TrainingRun:
     def _learn(
         self, parent: Release, fisher: Mapping[str, str], cancel: threading.Event
     ) -> dict[Domain, Learnt]:
-        store, settings = self._tools.store, self._tools.settings
-        blobs = blob_digests(store.get(self._run.dataset))
-        rows, replay = store.get(blobs[ROWS]), store.get(blobs[REPLAY])
-        jobs = LearningJobs(store, settings, artifacts=self._tools.work_folder / "artifacts")
-        prompt = json.loads(store.get(parent.prompt))
-        learnt: dict[Domain, Learnt] = {}
-        for domain in sorted({item.row.domain for item in self._run.rows}):
-            learnt[domain] = jobs.learn(
-                domain,
-                training_material(rows, replay, domain=domain, seed=self._run.seed),
-                Start(parent, fisher.get(domain), prompt),
-                folder=self._folder / domain,
-                seed=self._run.seed,
-                cancel=cancel,
+        tools, seed = self._tools, self._run.seed
+        blobs = blob_digests(tools.store.get(self._run.dataset))
+        rows, replay = tools.store.get(blobs[ROWS]), tools.store.get(blobs[REPLAY])
+        jobs = LearningJobs(
+            tools.store, tools.settings, artifacts=tools.work_folder / "artifacts", process=tools.process
+        )
+        lessons = [
+            Lesson(
+                domain, training_material(rows, replay, domain=domain, seed=seed), fisher.get(domain), seed
             )
-        return learnt
+            for domain in sorted({item.row.domain for item in self._run.rows})
+        ]
+        return jobs.learn(lessons, parent, folder=self._folder, cancel=cancel)
 
     def _refresh(self, parent: Release) -> dict[Domain, str]:
         store, embedder = self._tools.store, self._tools.embedder

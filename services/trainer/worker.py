@@ -92,6 +92,7 @@ class TrainerWorker:
                     failures += 1
         finally:
             slot.stop(self._parts.settings.trainer.job.stop_grace_s + 10.0)
+            self._parts.tools.process.close()
 
     def _note_ready(self) -> None:
         self._problem = ""
@@ -176,6 +177,7 @@ class Session:
         self._finish_run()
         self._tell(self._ledger.expire_candidates(self._parts.clock.now_ms()))
         self._start_run()
+        self._keep_warm()
         self._keep_memory_bounded()
         self._save()
 
@@ -247,6 +249,11 @@ class Session:
             )
             self._slot.run = BackgroundRun(self._parts.tools, run)
             self._parts.metrics.is_training(True)
+
+    def _keep_warm(self) -> None:
+        job = self._parts.settings.trainer.job
+        if job.keep_warm and self._slot.run is None and self._ledger.state.pending:
+            self._parts.tools.process.prepare()
 
     def _cut(self) -> None:
         now = self._parts.clock.now_ms()

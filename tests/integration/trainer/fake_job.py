@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 
 KINDS = ("rows", "gate_rows", "replay_rows", "general_rows", "probe_rows")
 
 
-def main(path: Path) -> int:
+def main(arguments: list[str]) -> int:
+    path = Path(arguments[0])
     job = json.loads(path.read_bytes())
     folder = path.parent
     settings = job["settings"]
@@ -45,7 +45,3 @@ def main(path: Path) -> int:
     partial.write_text(json.dumps(result))
     partial.rename(out / "result.json")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

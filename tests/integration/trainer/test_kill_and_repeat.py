@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -12,8 +11,9 @@ import pytest
 
 from schemas.releases import ReleaseProposed
 from services.trainer.checkpoint import read_checkpoint
+from services.trainer.child_process import WarmProcess
 from services.trainer.core.dataset import REPLAY, ROWS, blob_digests, training_material
-from services.trainer.learning_job import LearningJobs, Start
+from services.trainer.learning_job import LearningJobs, Lesson
 from tests.fixtures.brokers import KafkaUnderTest
 from tests.integration.trainer.conftest import MakeBench
 from tests.integration.trainer.harness import TrainerBench
@@ -175,19 +175,17 @@ def test_a_real_training_killed_three_times_gives_the_same_adapter(make_bench: M
 def _trained_again(bench: TrainerBench, proposed: ReleaseProposed) -> str:
     """The adapter that the same stored dataset gives in another folder, without any kill."""
     blobs = blob_digests(bench.store.get(proposed.evidence.dataset))
-    parent = bench.release(bench.first).release
-    jobs = LearningJobs(bench.store, bench.settings.trainer, artifacts=bench.folder / "elsewhere")
+    parent, seed = bench.release(bench.first).release, proposed.evidence.seed
+    process = WarmProcess(bench.settings.trainer.job.module, log=bench.folder / "learning.log")
+    jobs = LearningJobs(
+        bench.store, bench.settings.trainer, artifacts=bench.folder / "elsewhere", process=process
+    )
+    rows, replay = bench.store.get(blobs[ROWS]), bench.store.get(blobs[REPLAY])
+    material = training_material(rows, replay, domain="law", seed=seed)
     learnt = jobs.learn(
-        "law",
-        training_material(
-            bench.store.get(blobs[ROWS]),
-            bench.store.get(blobs[REPLAY]),
-            domain="law",
-            seed=proposed.evidence.seed,
-        ),
-        Start(parent, None, json.loads(bench.store.get(parent.prompt))),
+        [Lesson("law", material, None, seed)],
+        parent,
         folder=bench.folder / "another",
-        seed=proposed.evidence.seed,
         cancel=threading.Event(),
     )
-    return learnt.adapter
+    return learnt["law"].adapter

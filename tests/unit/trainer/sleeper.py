@@ -1,12 +1,15 @@
-"""Prints its process id, sleeps, exits: `python -m ... SECONDS STATUS`."""
+"""A program for the leash whose jobs only wait: a job file holds `[seconds, status]`."""
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import time
+from pathlib import Path
 
-if __name__ == "__main__":
+
+def main(arguments: list[str]) -> int:
+    seconds, status = json.loads(Path(arguments[0]).read_bytes())
     print(os.getpid(), flush=True)
-    time.sleep(float(sys.argv[1]))
-    sys.exit(int(sys.argv[2]))
+    time.sleep(seconds)
+    return int(status)

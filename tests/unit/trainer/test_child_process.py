@@ -1,7 +1,8 @@
-"""A child that is bounded in time, can be cancelled, and does not outlive its parent."""
+"""A child that is kept warm, bounded in time, can be cancelled, and does not outlive its parent."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,20 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.child_process import Cancelled, TimedOut, run_leashed_module
+from services.trainer.child_process import Cancelled, Ended, LearningProcess, TimedOut, WarmProcess
 
 SLEEPER = "tests.unit.trainer.sleeper"
 
 
-def run(folder: Path, *arguments: str, timeout_s: float = 20.0, cancel: threading.Event | None = None) -> int:
-    return run_leashed_module(
-        SLEEPER,
-        arguments,
-        folder=folder,
-        timeout_s=timeout_s,
-        grace_s=0.5,
-        cancel=cancel or threading.Event(),
+def job(folder: Path, name: str, seconds: float, status: int = 0) -> Path:
+    path = folder / name / "job.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps([seconds, status]))
+    return path
+
+
+def do(folder: Path, *jobs: Path, timeout_s: float = 20.0, cancel: threading.Event | None = None) -> Ended:
+    process = LearningProcess(SLEEPER, log=folder / "learning.log")
+    return process.do(
+        jobs, folder=folder, timeout_s=timeout_s, grace_s=0.5, cancel=cancel or threading.Event()
     )
+
+
+def printed(folder: Path) -> list[int]:
+    path = folder / "stdout.jsonl"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
 def is_alive(pid: int) -> bool:
@@ -37,16 +46,26 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_the_exit_status_comes_back_and_output_stands_in_files(tmp_path: Path) -> None:
-    assert run(tmp_path, "0", "7") == 7
-    assert (tmp_path / "stdout.jsonl").read_text().strip().isdigit()
+def test_one_child_does_all_jobs_and_its_output_stands_in_the_folder(tmp_path: Path) -> None:
+    ended = do(tmp_path, job(tmp_path, "law", 0), job(tmp_path, "med", 0))
+
+    assert ended == Ended(0)
+    assert len(printed(tmp_path)) == 2
+    assert len(set(printed(tmp_path))) == 1
+
+
+def test_the_first_job_that_fails_is_named_and_the_rest_is_left(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "law", 0), job(tmp_path, "med", 0, 7), job(tmp_path, "fin", 0)]
+
+    assert do(tmp_path, *jobs) == Ended(7, str(jobs[1]))
+    assert len(printed(tmp_path)) == 2
 
 
 def test_a_child_past_its_time_is_killed(tmp_path: Path) -> None:
     with pytest.raises(TimedOut):
-        run(tmp_path, "30", "0", timeout_s=0.8)
-    written = (tmp_path / "stdout.jsonl").read_text().strip()
-    assert not written or not is_alive(int(written))
+        do(tmp_path, job(tmp_path, "law", 30), timeout_s=0.8)
+
+    assert not any(map(is_alive, printed(tmp_path)))
 
 
 def test_a_cancelled_child_is_gone_when_the_call_returns(tmp_path: Path) -> None:
@@ -54,32 +73,55 @@ def test_a_cancelled_child_is_gone_when_the_call_returns(tmp_path: Path) -> None
     threading.Timer(0.6, cancel.set).start()
 
     with pytest.raises(Cancelled):
-        run(tmp_path, "30", "0", cancel=cancel)
+        do(tmp_path, job(tmp_path, "law", 30), cancel=cancel)
 
-    written = (tmp_path / "stdout.jsonl").read_text().strip()
-    assert not written or not is_alive(int(written))
+    assert not any(map(is_alive, printed(tmp_path)))
+
+
+def test_a_program_that_cannot_be_imported_ends_with_a_status_and_a_log(tmp_path: Path) -> None:
+    process = LearningProcess("tests.unit.trainer.no_such_program", log=tmp_path / "learning.log")
+
+    ended = process.do(
+        [job(tmp_path, "law", 0)], folder=tmp_path, timeout_s=20, grace_s=0.5, cancel=threading.Event()
+    )
+
+    assert ended == Ended(1)
+    assert "no_such_program" in (tmp_path / "learning.log").read_text()
+
+
+def test_a_warm_process_is_handed_out_once_and_a_dead_one_never(tmp_path: Path) -> None:
+    warm = WarmProcess(SLEEPER, log=tmp_path / "learning.log")
+    warm.prepare()
+    warm.prepare()
+    first = warm.take()
+    second = warm.take()
+    assert first is not second
+    first.stop(0.5)
+    second.stop(0.5)
+    warm.prepare()
+    warm.close()
+    third = warm.take()
+    assert third.is_usable
+    third.stop(0.5)
 
 
 def test_an_orphan_ends_and_until_then_nobody_else_works_in_its_folder(tmp_path: Path) -> None:
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, threading; from pathlib import Path;"
-            "from services.trainer.child_process import run_leashed_module;"
-            f"run_leashed_module({SLEEPER!r}, ['60', '0'], folder=Path(sys.argv[1]), timeout_s=60, grace_s=1,"
-            "cancel=threading.Event())",
-            str(tmp_path),
-        ]
+    long = job(tmp_path, "law", 60)
+    program = (
+        "import sys, threading; from pathlib import Path;"
+        "from services.trainer.child_process import LearningProcess;"
+        "folder, job = map(Path, sys.argv[1:]);"
+        f"LearningProcess({SLEEPER!r}, log=folder / 'log').do([job], folder=folder, timeout_s=60, grace_s=1,"
+        "cancel=threading.Event())"
     )
-    out = tmp_path / "stdout.jsonl"
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(long)])
     deadline = time.monotonic() + 15
-    while not (out.exists() and out.read_text().strip()) and time.monotonic() < deadline:
+    while not printed(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
-    child = int(out.read_text().strip())
+    (orphan,) = printed(tmp_path)
     parent.kill()
     parent.wait()
 
-    assert run(tmp_path, "0", "0") == 0  # waits for the lock that the orphan holds
+    assert do(tmp_path, job(tmp_path, "med", 0)) == Ended(0)  # waits for the lock that the orphan holds
 
-    assert not is_alive(child)
+    assert not is_alive(orphan)
