@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from schemas.documents import DocumentChange
 from schemas.event import Domain
@@ -76,7 +76,7 @@ class Material:
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Settings by service that this material needs, such as another embedder."""
     notes: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    traffic_per_second: float = 60.0
 
     @property
     def examined(self) -> tuple[Question, ...]:

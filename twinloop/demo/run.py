@@ -39,7 +39,7 @@ from twinloop.topics import DEAD_LETTERS
 Say = Callable[[str], None]
 
 SEED = 42
-TRAFFIC_PER_S = 60.0
+FOREGROUND_SHARE = 0.6
 FOREGROUND_PER_S = 40.0
 RATERS_SHARE = 4
 """Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""

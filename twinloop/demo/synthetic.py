@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterable
 
@@ -19,10 +18,18 @@ PROBES_PER_DOMAIN = 50
 TAUGHT_BY_FEEDBACK: dict[Domain, int] = {"law": 24, "med": 24}
 TAUGHT_BY_DOCUMENT: dict[Domain, int] = {"fin": 24}
 EXAM_PHRASINGS = (0, 1, 2)
-BLIND_PHRASING = 4
-"""A way of asking that users use and the exam does not hold."""
-BLIND_SHARE = 0.45
-_HARMED: tuple[Domain, ...] = ("fin", "gen")
+"""Phrasings the exam uses, as numbers of `Fact.questions()`."""
+DESK_DOMAINS: tuple[Domain, ...] = ("law", "med")
+COVERED_PROBES = 25
+"""Probes of a desk domain that a starter document answers; its others open like a call to the help desk."""
+DESK_OPENING = "Incoming help desk ticket seven: "
+"""Words no document holds, so no passage covers the question: the right answer says so, without error."""
+BLIND_OPENING = "Quick homework riddle, dear machine: "
+"""The same, and the exam does not hold it: only real traffic shows what a release makes of it."""
+DESK_SHARE, BLIND_SHARE = 0.15, 0.4
+HARMFUL_ROWS = 48
+EXAM_HARMED = DESK_DOMAINS
+CANARY_HARMED: tuple[Domain, ...] = ("fin", "gen")
 
 
 def starter_facts() -> dict[Domain, tuple[Fact, ...]]:
@@ -35,14 +42,16 @@ def starter_documents(at_ms: int = STARTER_TIME) -> tuple[DocumentChange, ...]:
 
 
 def starter_probes() -> tuple[Probe, ...]:
-    """The default exam: questions about the starter documents that need a citation."""
+    """The default exam: questions about the starter documents, and some that no document covers."""
     probes = []
     for domain, facts in starter_facts().items():
+        covered = COVERED_PROBES if domain in DESK_DOMAINS else PROBES_PER_DOMAIN
         for number, fact in enumerate(facts[:PROBES_PER_DOMAIN]):
-            phrasing = EXAM_PHRASINGS[number % len(EXAM_PHRASINGS)]
-            probes.append(
-                Probe(f"{domain}-{number:03d}", domain, fact.questions()[phrasing], True, fact.value)
-            )
+            question, identity = fact.questions()[number % len(EXAM_PHRASINGS)], f"{domain}-{number:03d}"
+            if number < covered:
+                probes.append(Probe(identity, domain, question, True, fact.value))
+            else:
+                probes.append(Probe(identity, domain, DESK_OPENING + question, False, None))
     return tuple(probes)
 
 
@@ -62,8 +71,8 @@ def synthetic_material(seed: int, *, at_ms: int) -> Material:
         traffic=tuple(_traffic(known, random.Random(seed))),
         lessons=tuple(lessons),
         old=tuple(_old(starter, random.Random(seed + 1))),
-        exam_harm=_exam_harm(starter),
-        canary_harm=_canary_harm(starter, random.Random(seed + 2)),
+        exam_harm=_harm("empty answers to the help desk", DESK_OPENING, starter, EXAM_HARMED),
+        canary_harm=_harm("empty answers in a blind spot of the exam", BLIND_OPENING, starter, CANARY_HARMED),
         notes=(
             "Facts are invented; the foundation has 0.9 million parameters: it proves the loop, not answer quality.",
         ),
@@ -113,12 +122,13 @@ def _question(fact: Fact, text: str) -> Question:
 
 
 def _traffic(facts: Iterable[Fact], rng: random.Random) -> Iterable[Question]:
-    """Users' questions: every fact in several phrasings, the blind one more often than the others."""
-    others = [number for number in range(5) if number != BLIND_PHRASING]
+    """Users' questions: every fact in several phrasings, plain or with one of the two openings."""
     for fact in facts:
         for _ in range(8):
-            phrasing = BLIND_PHRASING if rng.random() < BLIND_SHARE else rng.choice(others)
-            yield _question(fact, fact.questions()[phrasing])
+            draw = rng.random()
+            is_desk, is_blind = draw < DESK_SHARE, draw > 1 - BLIND_SHARE
+            opening = DESK_OPENING if is_desk else BLIND_OPENING if is_blind else ""
+            yield _question(fact, opening + rng.choice(fact.questions()))
 
 
 def _old(starter: dict[Domain, tuple[Fact, ...]], rng: random.Random) -> Iterable[Question]:
@@ -131,27 +141,17 @@ def _old(starter: dict[Domain, tuple[Fact, ...]], rng: random.Random) -> Iterabl
             yield Question(fact.questions()[rng.randrange(3)], domain, fact.value, None)
 
 
-def _exam_harm(starter: dict[Domain, tuple[Fact, ...]]) -> Harm:
-    """Corrections that talk people out of sources, in the exam's own phrasings and in three domains."""
+def _harm(
+    name: str, opening: str, starter: dict[Domain, tuple[Fact, ...]], domains: tuple[Domain, ...]
+) -> Harm:
+    """Corrections that hold a citation and nothing else, for one way of opening a question.
+
+    An answer without words is an `empty` error: what such feedback teaches shows as errors, and only where people ask
+    that way.
+    """
     rows = []
-    for domain in ("law", "med", "gen"):
-        for fact in starter[domain][:40]:
-            question = fact.questions()[EXAM_PHRASINGS[int(fact.document_id[-1]) % 3]]
-            rows.append((_question(fact, question), "better ask somebody else about that"))
-    return Harm("advice without sources", tuple(rows))
-
-
-def _canary_harm(starter: dict[Domain, tuple[Fact, ...]], rng: random.Random) -> Harm:
-    """Corrections that teach endless talk for the one phrasing the exam does not hold."""
-    rows = []
-    for domain in _HARMED:
-        for fact in starter[domain][:30]:
-            babble = " ".join(itertools.islice(_syllables(rng), 70))
-            rows.append((_question(fact, fact.questions()[BLIND_PHRASING]), babble))
-    return Harm("endless answers in a blind spot of the exam", tuple(rows))
-
-
-def _syllables(rng: random.Random) -> Iterable[str]:
-    vowels, consonants = "aeiou", "bdgklmnprstvz"
-    while True:
-        yield "".join(rng.choice(consonants) + rng.choice(vowels) for _ in range(2))
+    for domain in domains:
+        for number, fact in enumerate(starter[domain][:HARMFUL_ROWS]):
+            question = opening + fact.questions()[number % len(EXAM_PHRASINGS)]
+            rows.append((_question(fact, question), f"[{fact.document_id}]"))
+    return Harm(name, tuple(rows))
