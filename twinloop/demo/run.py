@@ -39,8 +39,6 @@ from twinloop.topics import DEAD_LETTERS
 Say = Callable[[str], None]
 
 SEED = 42
-FOREGROUND_SHARE = 0.6
-FOREGROUND_PER_S = 40.0
 RATERS_SHARE = 4
 """Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""
 POLICY_OVERRIDES: dict[str, Any] = {}
@@ -100,7 +98,7 @@ class _Story:
 
     def tell(self) -> dict[str, Any]:
         try:
-            self._traffic.start(self._material.traffic, per_second=TRAFFIC_PER_S)
+            self._traffic.start(self._material.traffic, per_second=self._material.traffic_per_second)
             first = self._log.wait(
                 lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
             )
@@ -132,8 +130,12 @@ class _Story:
             f"asking {len(self._material.examined)} questions about the new facts and "
             f"{len(self._material.old)} about old ones ({label})"
         )
-        new = self._traffic.ask_all(f"{label}-new", self._material.examined, per_second=FOREGROUND_PER_S)
-        old = self._traffic.ask_all(f"{label}-old", self._material.old, per_second=FOREGROUND_PER_S)
+        new = self._traffic.ask_all(
+            f"{label}-new", self._material.examined, per_second=self._material.traffic_per_second
+        )
+        old = self._traffic.ask_all(
+            f"{label}-old", self._material.old, per_second=self._material.traffic_per_second
+        )
         measured = _Measured(
             release=release,
             new=accuracy(new, self._material.examined),
@@ -151,7 +153,7 @@ class _Story:
         for document in documents:
             self._traffic.client.change(document)
         questions = [Question(text, lesson.domain) for text, lesson in taught]
-        answers = self._traffic.ask_all("lesson", questions, per_second=FOREGROUND_PER_S)
+        answers = self._traffic.ask_all("lesson", questions, per_second=self._material.traffic_per_second)
         self._correct(answers, questions, [lesson.correction for _, lesson in taught])
         return self._follow(first.epoch, expected="promote")
 
@@ -159,7 +161,9 @@ class _Story:
         self._step(f"harm: {len(harm.corrections)} corrections that teach {harm.name}")
         since = self._log.last.epoch
         questions = [question for question, _ in harm.corrections]
-        answers = self._traffic.ask_all(f"harm-{expected}", questions, per_second=FOREGROUND_PER_S)
+        answers = self._traffic.ask_all(
+            f"harm-{expected}", questions, per_second=self._material.traffic_per_second
+        )
         self._correct(answers, questions, [correction for _, correction in harm.corrections])
         ended = self._follow(since, expected=expected)
         self._report["harmful_candidates"].append(
