@@ -68,11 +68,19 @@ class Running:
 
 
 @pytest.fixture
-def world(mock_kafka: KafkaUnderTest, names: Names, tmp_path: Path) -> Iterator[World]:
+def broker(request: pytest.FixtureRequest) -> KafkaUnderTest:
+    """The mock cluster, or a real Kafka for tests marked with it."""
+    is_real = request.node.get_closest_marker("kafka") is not None
+    found: KafkaUnderTest = request.getfixturevalue("kafka" if is_real else "mock_kafka")
+    return found
+
+
+@pytest.fixture
+def world(broker: KafkaUnderTest, names: Names, tmp_path: Path) -> Iterator[World]:
     prefix = f"{names('w')}."
-    mock_kafka.create_topics(*TopicCatalogue.load(prefix=prefix, origin_partitions=PARTITIONS).specs())
+    broker.create_topics(*TopicCatalogue.load(prefix=prefix, origin_partitions=PARTITIONS).specs())
     with EmbeddedValkey(tmp_path / "valkey") as valkey:
-        world = World(mock_kafka.settings, valkey.url, tmp_path, prefix)
+        world = World(broker.settings, valkey.url, tmp_path, prefix)
         yield world
         world.close()
 
