@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry
 from services.router.emission import Emitter, Names
 from services.router.memory import PartitionMemory
 from services.router.metrics import RouterMetrics
+from services.router.partitions import refuse_unequal_partitions
 from services.router.readiness import ReadinessReporter
 from services.router.seen_log import SeenLog
 from services.router.settings import RouterSettings
 from services.router.worker import RouterLimits, RouterParts, RouterWorker
+from twinloop.bus.admin import KafkaAdmin
 from twinloop.bus.producer import IdempotentProducer
 from twinloop.bus.records import TopicPartition
 from twinloop.bus.stream import TransactionalStream
@@ -47,6 +49,7 @@ def run(settings: RouterSettings, stop: StopSignal) -> None:
     name = f"router-{settings.instance}"
     topics = TopicCatalogue.under(settings.topics)
     registry = CollectorRegistry()
+    refuse_unequal_partitions(KafkaAdmin(settings.kafka).partition_counts(), topics)
     with ExitStack() as stack:
         parts = _parts(settings, topics, name=name, clock=clock, registry=registry, stack=stack)
 

@@ -15,14 +15,6 @@ Votes = tuple[tuple[int, float], ...]
 """(index of the domain in DOMAINS, weight) for one keyword."""
 
 
-def choose_domain(rules: RouterRules, text: str, given: Domain | None = None) -> Domain:
-    """`given` where the producer fixed the domain, else the rules' choice.
-
-    Prepares the rules each time (milliseconds): whoever asks often keeps a DomainChooser.
-    """
-    return given or DomainChooser(rules).choose(text)
-
-
 class DomainChooser:
     """Rules made ready to ask. Equal rules give equal choices on every machine."""
 

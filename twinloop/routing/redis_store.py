@@ -73,6 +73,10 @@ class RedisRoutingStore:
 
     def begin_read(self) -> None:
         """Sends the GET; whatever goes wrong is raised by `finish_read`."""
+        if self._is_begun:
+            # Its answer is still on the way and must never be taken for this read's.
+            self._reading.disconnect()
+        self._is_begun, self._failed = False, None
         try:
             with _redis_errors(self._where, "reading the routing key"):
                 self._reading.send_packed_command(self._get, check_health=False)
@@ -84,9 +88,9 @@ class RedisRoutingStore:
         """The key's bytes, None where it is missing; raises Transient, or ConfigError on refused access."""
         if not self._is_begun and self._failed is None:
             self.begin_read()
-        failed, self._failed, begun, self._is_begun = self._failed, None, self._is_begun, False
-        if failed is not None or not begun:
-            raise failed or Transient(f"{self._where}: no read was begun")
+        failed, self._failed, self._is_begun = self._failed, None, False
+        if failed is not None:
+            raise failed
         with _redis_errors(self._where, "reading the routing key"):
             answer = self._reading.read_response()
         return answer if isinstance(answer, bytes) else None

@@ -36,6 +36,15 @@ class RoutingStoreContract:
         assert store.finish_read() == state(1)
         assert store.finish_read() == state(1)
 
+    def test_a_read_begun_again_answers_as_of_the_second_beginning(self, store: RoutingStore) -> None:
+        store.install(state(1), mode="create")
+        store.begin_read()
+        store.install(state(2), mode="advance")
+        store.begin_read()
+        assert store.finish_read() == state(2)
+        store.install(state(3), mode="advance")
+        assert store.read() == state(3)
+
     @pytest.mark.parametrize("mode", ["advance", "break-glass"])
     def test_only_creating_and_restoring_fill_a_missing_key(
         self, store: RoutingStore, mode: InstallMode

@@ -10,7 +10,7 @@ from tests.unit.routing.states import RULES, A, B, canary, state
 from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError, NotReady
 from twinloop.foundation_training.corpus import World, bank
-from twinloop.routing.domain_choice import DomainChooser, choose_domain
+from twinloop.routing.domain_choice import DomainChooser
 from twinloop.routing.rules import RouterRules, read_rules, rules_bytes
 from twinloop.routing.rules_book import RulesBook
 
@@ -55,11 +55,6 @@ def test_where_keywords_are_silent_likeness_decides_above_its_threshold() -> Non
     chooser = DomainChooser(rules(med={"exemplars": ["what helps against a bad headache"]}))
     assert chooser.choose("what helps against my headache") == "med"
     assert chooser.choose("zebra crossing on monday") == "gen"
-
-
-def test_what_the_producer_fixed_stands() -> None:
-    assert choose_domain(rules(law={"keywords": {"court": 5}}), "court", "med") == "med"
-    assert choose_domain(rules(law={"keywords": {"court": 5}}), "court") == "law"
 
 
 @pytest.mark.parametrize("text", ["", " ", "???", "\x00", "ß" * 8000])
