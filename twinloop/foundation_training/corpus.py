@@ -31,19 +31,6 @@ QUESTIONS: tuple[str, ...] = (
     "Which {attribute} does {kind} {entity} have?",
     "{kind} {entity}: what {attribute}?",
 )
-READING_QUESTIONS: tuple[str, ...] = (
-    "How is the {attribute} of {kind} {entity} stated?",
-    "Please look up the {attribute} of {kind} {entity}.",
-    "I need the {attribute} for {kind} {entity}",
-    "Can you tell me what {attribute} {kind} {entity} has?",
-    "Do you know the {attribute} of {entity}?",
-    "{entity} {attribute}",
-    "What {attribute} was given to {kind} {entity}?",
-    "Find the {attribute}: {kind} {entity}",
-    "Could you check {kind} {entity} and say its {attribute}?",
-    "{kind} {entity} has which {attribute}?",
-)
-"""Further phrasings trained only with a passage, so that copying does not hang on the words of the question."""
 UPDATE_PHRASINGS: tuple[int, ...] = (0, 1, 2)
 """Phrasings an adapter update may train on."""
 HELD_OUT_PHRASINGS: tuple[int, ...] = (3, 4)
@@ -75,7 +62,7 @@ class Fact:
 
     def questions(self) -> tuple[str, ...]:
         """Every phrasing known to the foundation; `UPDATE_PHRASINGS` and `HELD_OUT_PHRASINGS` index it."""
-        return tuple(self.ask(template) for template in QUESTIONS)
+        return tuple(self._fill(template) for template in QUESTIONS)
 
     def update_questions(self) -> tuple[str, ...]:
         questions = self.questions()
@@ -87,11 +74,7 @@ class Fact:
 
     def unseen_question(self) -> str:
         """Ask in words used in no training at all."""
-        return self.ask(UNSEEN_QUESTION)
-
-    def ask(self, template: str) -> str:
-        """Set this fact's names into a question template such as those of `READING_QUESTIONS`."""
-        return self._fill(template)
+        return self._fill(UNSEEN_QUESTION)
 
     def answer(self) -> str:
         """Value and citation, such as `42 days [law-0042]`."""

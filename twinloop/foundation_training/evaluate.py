@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twinloop.foundation_training import foreign_text
 from twinloop.foundation_training.batches import collate, encode
-from twinloop.foundation_training.corpus import ABSTENTION, HELD_OUT_PHRASINGS, UPDATE_PHRASINGS, Fact, bank
+from twinloop.foundation_training.corpus import HELD_OUT_PHRASINGS, UPDATE_PHRASINGS, Fact, bank
 from twinloop.foundation_training.samples import (
     Mix,
     Sample,
     fresh_fact,
-    sibling,
     stream,
 )
 
@@ -48,9 +47,6 @@ def probes(facts: Sequence[Fact], n: int) -> Mapping[str, tuple[Sample, ...]]:
         samples = stream(Random(f"probe/{PROBE_SEED}/{kind}"), facts, Mix(**weights))
         return tuple(next(samples) for _ in range(n))
 
-    def beside(fact: Fact) -> Sample:
-        return Sample(sibling(random, fact, facts).statement(), fact.questions()[0], ABSTENTION)
-
     return {
         "rag1": tuple(Sample(text, random.choice(f.questions()), f.answer()) for f, text in grounded),
         "rag1_unseen_phrasing": tuple(Sample(text, f.unseen_question(), f.answer()) for f, text in grounded),
@@ -60,7 +56,6 @@ def probes(facts: Sequence[Fact], n: int) -> Mapping[str, tuple[Sample, ...]]:
         "closed_book_held_out_phrasings": by_heart(HELD_OUT_PHRASINGS),
         "closed_book_unseen_phrasing": tuple(Sample(None, f.unseen_question(), f.answer()) for f in facts),
         "abstains_wrong_passage": only("wrong_passage"),
-        "abstains_sibling_passage": tuple(beside(fact) for fact in unseen),
         "abstains_foreign_passage": only("foreign_passage"),
         "abstains_unknown_entity": only("unknown_entity"),
         "abstains_foreign_question": only("foreign_question"),

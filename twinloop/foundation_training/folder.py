@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "MANIFEST.json"
 TRAINING_LOG = "TRAINING.md"
-_LOGGED = ("rag1", "rag1_unseen_phrasing", "rag2", "closed_book", "closed_book_held_out_phrasings")
+_LOGGED = ("rag1", "rag1_varied_passages", "rag2", "closed_book", "closed_book_held_out_phrasings")
 _LOGGED_ABSTENTIONS = ("abstains_wrong_passage", "abstains_unknown_entity", "abstains_foreign_passage")
 _VERSIONED = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
