@@ -7,7 +7,8 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
     OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 RUN pip install --no-cache-dir uv==0.13.9 \
     && useradd --create-home --uid 10001 twinloop \
-    && install -d -o twinloop -g twinloop -m 0700 /var/lib/twinloop
+    && install -d -o twinloop -g twinloop -m 0700 /var/lib/twinloop \
+       /var/lib/twinloop/keys /var/lib/twinloop/state /var/lib/twinloop/cache
 WORKDIR /app
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY schemas schemas
@@ -21,8 +22,9 @@ USER twinloop
 CMD ["twinloop", "--help"]
 
 FROM base AS model
-# CPU wheels by default; build with --build-arg TORCH_INDEX= for the CUDA wheels of the Python registry.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Empty: the wheels of the Python registry, CUDA included (4.5 GB). An index that serves CPU-only torch wheels, such as the
+# PyTorch project's own, makes the image about 4 GB smaller: --build-arg TORCH_INDEX=<its address>, or TORCH_INDEX in .env.
+ARG TORCH_INDEX=
 RUN if [ -n "$TORCH_INDEX" ]; then uv pip install --system --no-cache --index-url "$TORCH_INDEX" torch==2.13.0; fi \
     && uv pip install --system --no-cache --constraint requirements.lock ".[model]"
 COPY foundation foundation
