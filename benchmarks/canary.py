@@ -183,9 +183,9 @@ def _commit() -> str:
 def main() -> None:
     """Run everything, print it and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs (two CPU minutes)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the runs (one CPU minute)")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="this share of the runs (1.0: twenty CPU minutes)"
+        "--scale", type=float, default=1.0, help="this share of the runs (1.0: ten CPU minutes)"
     )
     chosen = parser.parse_args()
     scale = 0.1 if chosen.quick else chosen.scale
