@@ -37,7 +37,7 @@ from services.gatekeeper.settings import GatekeeperSection
 from twinloop.bus.records import Record
 from twinloop.clock import Clock
 from twinloop.codec import decode
-from twinloop.errors import ConfigError, InvalidEvent
+from twinloop.errors import ConfigError, InvalidEvent, Transient
 from twinloop.routing.store import InstallMode
 from twinloop.telemetry.logging import get_logger
 from twinloop.topics import TopicCatalogue
@@ -132,15 +132,27 @@ class JudgeLoop:
         inputs = self._inputs
         if inputs is None:
             raise RuntimeError("start() comes first")
+        self._parts.metrics.leading.set(self.is_leader)
         self._parts.decisions.read()
         records = inputs.poll(500, timeout_s)
         for record in records:
             self._fold(record)
-        self._confirm()
-        if self.is_leader:
-            self._lead()
-        self._parts.metrics.leading.set(self.is_leader)
+        try:
+            self._confirm()
+            if self.is_leader:
+                self._lead()
+        except Transient:
+            self._doubt()
+            raise
         return len(records)
+
+    def _doubt(self) -> None:
+        """Something may not have been logged: do it again, because the fold takes each fact once."""
+        self._installed_epoch = self.state.applied_epoch
+        self._is_begun = False
+        self._run = None
+        self._redis_said = None
+        self._parts.blob_checks.forget()
 
     def close(self) -> None:
         """Keep a checkpoint and let go of the log."""

@@ -22,6 +22,9 @@ from twinloop.statistics.verdict import Verdict, VerdictKind
 HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity"})
 """Abort reasons that speak against the candidate itself; every other one only says that nothing was shown."""
 
+GATE_VALUES = ("e", "threshold", "n_s", "x_s", "n_a", "x_a", "est_s", "est_a")
+"""Numbers of a gate that its progress carries."""
+
 
 def salt_of(incarnation: str, epoch: int) -> str:
     """The salt of the canary that starts with this epoch: new for each canary, known to nobody before it."""
@@ -195,7 +198,12 @@ def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
             line=f"canary {share / 100:g} %{paused}: {verdict.summary}"[:1000],
             gates=tuple(
                 GateProgress.model_validate(
-                    {"name": f"{gate.kind}:{gate.name}", "line": gate.line[:500], "status": gate.status}
+                    {
+                        "name": f"{gate.kind}:{gate.name}",
+                        "line": gate.line[:500],
+                        "status": gate.status,
+                        "values": {name: getattr(gate, name) for name in GATE_VALUES},
+                    }
                 )
                 for gate in verdict.gates
             ),
