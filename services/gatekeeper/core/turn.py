@@ -134,7 +134,7 @@ class Turn:
             release=release,
             reason=reason,
             line=f"{kind} {release[:8] + ': ' if release else ''}{line}"[:1000],
-            evidence={**(evidence or {}), **({"command": self.command} if self.command else {})},
+            evidence=_rounded({**(evidence or {}), **({"command": self.command} if self.command else {})}),
             policy=self.policy.digest,
             input_offset=self.state.offset,
             previous=self.state.last_decision,
@@ -151,6 +151,15 @@ class Turn:
         share = routing.canary.basis_points if routing.canary is not None else 0
         kept = dict(list(self.state.shares.items())[-MAX_SHARES + 1 :])
         self.set(shares={**kept, routing.epoch: share})
+
+
+def _rounded(value: Any) -> Any:
+    """Nine significant digits: the last bits of a logarithm differ between processors, and a decision must not."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def unsigned(decision: Decision) -> Decision:
