@@ -19,7 +19,7 @@ from twinloop.foundation_training.corpus import Fact, World, bank
 
 PATH = Path("foundation/general_replay.jsonl")
 _WORLD_SEED = 7001
-_GROUNDED_PER_DOMAIN = 96
+_GROUNDED_PER_DOMAIN = 256
 _PHRASINGS = 5
 
 

@@ -157,7 +157,7 @@ class BootstrapSettings(_Section):
     """The prompt format, as `PromptFormat` reads it."""
     rank: int = Field(default=16, ge=1, le=512)
     """Rank of every adapter; it cannot change later, because adapters are swapped in place."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: float = Field(default=64.0, gt=0)
     """LoRA alpha of every adapter."""
     store_foundation: bool = True
     """Put the foundation's files into the store; set it to false for large models that every host has anyway."""

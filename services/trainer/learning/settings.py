@@ -14,7 +14,8 @@ class LearningSettings:
     """Settings of one LoRA update; a parent adapter's rank, alpha and modules win over those given here."""
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: float = 64.0
+    """With rank 16: twice the usual scale reached new facts in fewer steps, with old facts kept (benchmarks)."""
     target_modules: tuple[str, ...] = ()
     """Names of the modules to adapt; empty means every linear module but the output head."""
     learning_rate: float = 5e-3
