@@ -48,6 +48,9 @@ from services.gatekeeper.core.tallies import on_tally
 from services.gatekeeper.core.turn import CHANGED_BY, Turn, probes_of
 from twinloop.statistics.tally import TallyMerger
 
+FORGET_WORKER_MS = 3_600_000
+"""Workers silent for an hour are forgotten: names of replaced ones would pile up."""
+
 
 def fold(state: JudgeState, record: GateInput, offset: int) -> tuple[JudgeState, tuple[Effect, ...]]:
     """The state after one record of `gate-inputs`, and what is to be done about it.
@@ -159,7 +162,12 @@ def _on_tick(turn: Turn, tick: Tick) -> None:
     before = turn.state.now
     if tick.now <= before:
         return
-    turn.set(now=tick.now, nonces={n: t for n, t in turn.state.nonces.items() if t > tick.now})
+    state = turn.state
+    turn.set(
+        now=tick.now,
+        nonces={nonce: expires for nonce, expires in state.nonces.items() if expires > tick.now},
+        workers={n: w for n, w in state.workers.items() if tick.now - w.seen_at < FORGET_WORKER_MS},
+    )
     if turn.state.routing is None:
         return
     stage = turn.state.stage

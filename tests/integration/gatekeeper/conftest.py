@@ -67,6 +67,17 @@ class Running:
         self._stack.close()
 
 
+def write_probes(world: World) -> Path:
+    """Forty probes that the world's workers answer rightly."""
+    probes = [
+        {"id": f"p{n}", "question": f"say {n}", "expect": str(n), "needs_citation": n % 2 == 0}
+        for n in range(40)
+    ]
+    file = world.folder / "probes.jsonl"
+    file.write_text("\n".join(map(json.dumps, probes)))
+    return file
+
+
 @pytest.fixture
 def broker(request: pytest.FixtureRequest) -> KafkaUnderTest:
     """The mock cluster, or a real Kafka for tests marked with it."""
@@ -88,12 +99,7 @@ def world(broker: KafkaUnderTest, names: Names, tmp_path: Path) -> Iterator[Worl
 @pytest.fixture
 def start(world: World) -> Iterator[Callable[..., Running]]:
     """Starts gatekeepers and stops them at the end."""
-    probes = [
-        {"id": f"p{n}", "question": f"say {n}", "expect": str(n), "needs_citation": n % 2 == 0}
-        for n in range(40)
-    ]
-    file = world.folder / "probes.jsonl"
-    file.write_text("\n".join(map(json.dumps, probes)))
+    file = write_probes(world)
     boot = world.release(1)
     started: list[Running] = []
 
