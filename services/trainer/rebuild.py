@@ -41,6 +41,23 @@ def rebuilt_state(
     return ledger.state
 
 
+def is_same_life(settings: TrainerSettings, topics: TopicCatalogue, state: LedgerState) -> bool:
+    """Whether the decision log is the one that `state` was made from; a log that is gone or new is not.
+
+    An embedded broker forgets its log, and offsets of the old one would skip records of the new one. Raises Transient.
+    """
+    if state.active is None:
+        return True
+    with LogReader(settings.kafka, topics=[topics.name("decisions")]) as log:
+        if not any(log.high_watermarks().values()):
+            return False
+        first = log.poll(1, _READ_TIMEOUT_S)
+    try:
+        return bool(first) and decode(first[0], Decision).state.incarnation == state.active.incarnation
+    except InvalidEvent:
+        return True  # something else stands first: no reason to give a checkpoint up
+
+
 def _last_decision(settings: TrainerSettings, topics: TopicCatalogue, tools: Tools) -> Decision | None:
     log = LogReader(settings.kafka, topics=[topics.name("decisions")])
     last: Decision | None = None

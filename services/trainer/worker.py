@@ -23,7 +23,7 @@ from services.trainer.intake import Intake
 from services.trainer.learning_job import TrainingFailed
 from services.trainer.metrics import TrainerMetrics
 from services.trainer.publisher import Publisher
-from services.trainer.rebuild import rebuilt_state
+from services.trainer.rebuild import is_same_life, rebuilt_state
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.screening import Screen
 from services.trainer.settings import TrainerSettings
@@ -122,6 +122,10 @@ class Session:
         settings, tools = parts.settings, parts.tools
         self._reader = ReleaseReader(tools.store, tools.ring)
         checkpoint = read_checkpoint(settings.checkpoint_file)
+        if checkpoint is not None and not is_same_life(settings, parts.topics, checkpoint.state):
+            self._log.warning("checkpoint_of_another_log", set_aside=str(settings.checkpoint_file) + ".old")
+            settings.checkpoint_file.replace(f"{settings.checkpoint_file}.old")
+            checkpoint = None
         if checkpoint is None:
             checkpoint = Checkpoint(rebuilt_state(parts.settings, parts.topics, self._reader, tools), {})
         self._ledger = Ledger(settings.trainer.lifecycle_policy(), checkpoint.state)

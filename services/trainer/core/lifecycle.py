@@ -89,7 +89,8 @@ class Ledger:
             refusal = self._retract(feedback.retracts, feedback.rater, told, at)
             if refusal is not None:
                 return [_status(feedback, "rejected", reason=refusal, domain=domain, at=at)]
-        if domain is not None and feedback.rating is not None:
+        # A rating that brings its correction counts as a row already: drift is what users say without one.
+        if domain is not None and feedback.rating is not None and feedback.correction is None:
             window = self.state.ratings[domain]
             window.append(int(feedback.rating == "down"))
             del window[: -self.policy.rating_window]

@@ -55,7 +55,9 @@ class TrainerBench:
         prefix: str,
         trainer: Mapping[str, Any] | None = None,
         documents: Sequence[DocumentChange] = (),
+        incarnation: str = INCARNATION,
     ) -> None:
+        self.incarnation = incarnation
         self.folder = folder
         self.kafka = kafka
         self.topics = TopicCatalogue.load(prefix=prefix)
@@ -228,7 +230,7 @@ class TrainerBench:
         self.epoch += 1
         rules = "a" * 64
         state = RoutingState(
-            incarnation=INCARNATION,
+            incarnation=self.incarnation,
             epoch=self.epoch,
             active="blue",
             releases={"blue": active, "green": active},
@@ -255,7 +257,7 @@ class TrainerBench:
             decided_at=NOW + self.epoch,
             software="test",
         )
-        self.publish("decisions", decision, key=INCARNATION, partition=0)
+        self.publish("decisions", decision, key=self.incarnation, partition=0)
         self.producer.flush()
 
     def genesis(self) -> None:

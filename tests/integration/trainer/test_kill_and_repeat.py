@@ -120,6 +120,25 @@ def test_a_lost_checkpoint_is_made_again_and_nothing_is_taught_twice(make_bench:
     assert {bench.statuses()[name].status for name in ids} == {"trained"}
 
 
+def test_a_checkpoint_of_a_log_that_is_gone_is_set_aside(make_bench: MakeBench) -> None:
+    old = make_bench()
+    old.genesis()
+    process = old.start()
+    corrections(old, range(4))
+    old.proposal()
+    old.terminate(process)
+    new = make_bench(incarnation="f" * 32)
+    new.settings.checkpoint_file.parent.mkdir(parents=True)
+    old.settings.checkpoint_file.rename(new.settings.checkpoint_file)
+    new.genesis()
+
+    new.start()
+    ids = corrections(new, range(4))
+
+    assert new.proposal().evidence.feedback_ids == tuple(ids)
+    assert "checkpoint_of_another_log" in new.log
+
+
 def test_sigterm_stops_the_child_and_the_training_is_done_by_the_next_process(make_bench: MakeBench) -> None:
     bench = make_bench(trainer={"job": {"learning": {"seconds": 3.0}}})
     bench.genesis()

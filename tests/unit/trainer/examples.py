@@ -105,10 +105,11 @@ def ledger(**policy: Any) -> Ledger:
 def accept(
     book: Ledger, number: int, *, domain: Domain = "law", imported: bool = False, **changes: Any
 ) -> list[Effect]:
-    """Feed one correction that cleaning has accepted."""
+    """Feed one sound feedback."""
+    given = feedback(number, **changes)
     return book.note_feedback(
-        feedback(number, **changes),
-        Verdict("accepted"),
+        given,
+        Verdict("counted" if given.correction is None else "accepted"),
         domain=domain,
         release=FIRST,
         is_imported=imported,

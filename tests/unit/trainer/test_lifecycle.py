@@ -289,6 +289,14 @@ def test_a_candidate_nobody_decides_about_is_given_back_in_time() -> None:
     assert told(book.expire_candidates(NOW + 10_001)) == {"fb-1": "accepted"}
 
 
+def test_only_ratings_without_a_correction_speak_of_drift() -> None:
+    book = with_genesis()
+    accept(book, 1, rating="down")
+    accept(book, 2, rating="down", correction=None)
+
+    assert book.state.ratings["law"] == [1]
+
+
 def test_what_is_taught_differently_leaves_the_buffer() -> None:
     book = with_genesis()
     accept(book, 1)
