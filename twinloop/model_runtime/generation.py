@@ -63,11 +63,11 @@ class Generator:
         self._pad = next(iter(sorted(self._stop)), 0)
         self._max_new = max_new_tokens
         self._max_prompt = min(max_prompt_tokens, foundation.context_tokens - max_new_tokens)
-        self._decoder = decoder or decoder_for(foundation, bank)
+        self.decoder = decoder or decoder_for(foundation, bank)
 
     def answer_batch(self, items: Sequence[GenerationItem]) -> list[Generation]:
         """One generation per item, in order; raises NotReady when an adapter is not resident."""
-        prompts = [self._encoded(item.prompt) for item in items]
+        prompts = [self.encoded(item.prompt) for item in items]
         refusals = [self._refusal(prompt) for prompt in prompts]
         # Rows of one adapter stand together, so that reading the prompts needs one product per adapter.
         kept = sorted(
@@ -86,13 +86,13 @@ class Generator:
 
     def next_token_logits(self, items: Sequence[GenerationItem]) -> torch.Tensor:
         """Logits [items, vocabulary] right after each prompt, for bit-for-bit comparisons of two releases."""
-        prompts = [self._encoded(item.prompt) for item in items]
+        prompts = [self.encoded(item.prompt) for item in items]
         with torch.inference_mode(), self._bank.use([item.adapter for item in items]):
-            return self._decoder.start(*self._padded(prompts), room=0).clone()
+            return self.decoder.start(*self.padded(prompts), room=0).clone()
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of a prompt, as the length limit counts them."""
-        return len(self._encoded(prompt))
+        return len(self.encoded(prompt))
 
     def _greedy(
         self, prompts: list[list[int]], items: Sequence[GenerationItem]
@@ -102,7 +102,7 @@ class Generator:
         answers: list[list[int]] = [[] for _ in prompts]
         running = set(range(len(prompts)))
         with torch.inference_mode(), self._bank.use([item.adapter for item in items]):
-            logits = self._decoder.start(*self._padded(prompts), room=self._max_new)
+            logits = self.decoder.start(*self.padded(prompts), room=self._max_new)
             for _ in range(self._max_new):
                 chosen = logits.argmax(-1)
                 for row, token in enumerate(chosen.tolist()):
@@ -112,16 +112,18 @@ class Generator:
                         answers[row].append(token)
                 if not running or len(answers[min(running)]) == self._max_new:
                     break
-                logits = self._decoder.step(chosen)
+                logits = self.decoder.step(chosen)
         return [(answer, row not in running) for row, answer in enumerate(answers)]
 
-    def _padded(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Left-padded token ids [rows, length] and where they are real, as a decoder starts from."""
         length = max(map(len, prompts))
-        tokens = [[self._pad] * (length - len(prompt)) + prompt for prompt in prompts]
+        tokens = [[self._pad] * (length - len(prompt)) + list(prompt) for prompt in prompts]
         real = [[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts]
         return torch.tensor(tokens, device=self._device), torch.tensor(real, device=self._device)
 
-    def _encoded(self, prompt: str) -> list[int]:
+    def encoded(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, nothing added."""
         ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return ids
 
