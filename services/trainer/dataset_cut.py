@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from schemas.event import Domain
 from schemas.releases import OffsetRange
 from services.trainer.core.dataset import DatasetOrigin, build_dataset
+from services.trainer.core.effects import Effect
 from services.trainer.core.ledger_state import LoggedDocument, Run, TaughtRow, document_key
-from services.trainer.core.lifecycle import Effect, Ledger
+from services.trainer.core.lifecycle import Ledger
 from services.trainer.core.selection import Selection, no_flaw, select_rows
 from services.trainer.core.training_schedule import StartTraining
 from services.trainer.release_reader import ReleaseReader

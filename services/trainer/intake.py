@@ -17,7 +17,8 @@ from services.trainer.core.cleaning import (
     examine_receipt,
     examine_text,
 )
-from services.trainer.core.lifecycle import Effect, Ledger
+from services.trainer.core.effects import Effect
+from services.trainer.core.lifecycle import Ledger
 from services.trainer.core.rows import LogOrder
 from services.trainer.screening import Screen
 from services.trainer.settings import CleaningSettings

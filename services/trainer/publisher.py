@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.feedback import FeedbackStatus
 from schemas.releases import ReleaseProposed
-from services.trainer.core.lifecycle import Effect
+from services.trainer.core.effects import Effect
 from twinloop.bus.dead_letter import dead_letter
 from twinloop.bus.records import Outgoing, Record
 from twinloop.canonical import digest_of

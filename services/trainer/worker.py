@@ -16,7 +16,8 @@ from schemas.releases import ReleaseProposed
 from services.trainer.background_run import BackgroundRun
 from services.trainer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from services.trainer.child_process import Cancelled
-from services.trainer.core.lifecycle import Effect, Ledger
+from services.trainer.core.effects import Effect
+from services.trainer.core.lifecycle import Ledger
 from services.trainer.core.training_schedule import decide
 from services.trainer.dataset_cut import DatasetCutter, TopicNames
 from services.trainer.intake import Intake

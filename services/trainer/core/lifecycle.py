@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from schemas.decisions import Decision
 from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain
-from schemas.feedback import Disposition, Feedback, FeedbackStatus, QuarantinedFeedback
+from schemas.feedback import Feedback
 from services.trainer.core.cleaning import Verdict
+from services.trainer.core.effects import Effect, ending_of, remember, replay_row, set_aside, status_of
 from services.trainer.core.ledger_state import (
     ActiveView,
     Candidate,
@@ -23,13 +24,9 @@ from services.trainer.core.ledger_state import (
     TaughtRow,
 )
 from services.trainer.core.replay_buffer import ReplayBuffer, ReplayPolicy, open_buffer
-from services.trainer.core.rows import LogOrder, PendingRow, ReplayRow, replay_weight
+from services.trainer.core.rows import LogOrder, PendingRow
 from services.trainer.core.selection import Selection, SelectionPolicy, over_rater_quota
 from services.trainer.core.training_schedule import DomainNews, Readiness
-
-Effect = FeedbackStatus | QuarantinedFeedback
-"""Something to tell; publishing it twice changes nothing, because the last status of an id holds."""
-
 
 _UNTIL_NEWS_MS = 365 * 86_400_000
 
@@ -80,30 +77,30 @@ class Ledger:
         order: LogOrder,
     ) -> list[Effect]:
         """Take in one feedback of a new id with what cleaning said about it."""
-        _remember(self.state.seen, feedback.id, None, self.policy.max_seen_ids)
+        remember(self.state.seen, feedback.id, None, self.policy.max_seen_ids)
         at = order.timestamp_ms
         told: list[Effect] = []
         if verdict.status in ("rejected", "quarantined"):
-            return _set_aside(feedback, verdict, domain=domain, at=at)
+            return set_aside(feedback, verdict, domain=domain, at=at)
         if feedback.retracts is not None:
             refusal = self._retract(feedback.retracts, feedback.rater, told, at)
             if refusal is not None:
-                return [_status(feedback, "rejected", reason=refusal, domain=domain, at=at)]
+                return [status_of(feedback, "rejected", reason=refusal, domain=domain, at=at)]
         # A rating that brings its correction counts as a row already: drift is what users say without one.
         if domain is not None and feedback.rating is not None and feedback.correction is None:
             window = self.state.ratings[domain]
             window.append(int(feedback.rating == "down"))
             del window[: -self.policy.rating_window]
         if verdict.status == "counted" or domain is None or release is None:
-            return [*told, _status(feedback, "counted", domain=domain, at=at)]
+            return [*told, status_of(feedback, "counted", domain=domain, at=at)]
         if self.state.retracted.get(feedback.id) == feedback.rater:
-            return [*told, _status(feedback, "rejected", reason="retracted", domain=domain, at=at)]
+            return [*told, status_of(feedback, "rejected", reason="retracted", domain=domain, at=at)]
         row = PendingRow(
             feedback=feedback, domain=domain, release=release, is_imported=is_imported, logged=order
         )
         self.state.pending[row.id] = row
         self.state.not_before.pop(domain, None)
-        told.append(_status(feedback, "accepted", domain=domain, at=at))
+        told.append(status_of(feedback, "accepted", domain=domain, at=at))
         return told + self._enforce_quota(at, of=(row.domain, row.rater))
 
     def note_document(self, change: DocumentChange, *, order: LogOrder) -> None:
@@ -168,7 +165,7 @@ class Ledger:
         at = decision.decided_at
         if candidate.release in active.lineage:
             return [] if candidate.stage == "promoted" else self._promote(candidate, at)
-        outcome = _outcome(decision, candidate.release) if candidate.stage == "undecided" else None
+        outcome = ending_of(decision, candidate.release) if candidate.stage == "undecided" else None
         if candidate.release in active.revoked or outcome == "failed":
             reason = decision.reason if decision.release == candidate.release else "release_revoked"
             return self._fail(candidate, f"{decision.kind}:{reason}", at)
@@ -196,12 +193,12 @@ class Ledger:
         for name in promoted[: -self.policy.max_kept_releases]:
             del self.state.candidates[name]
         return [
-            _status(item.row.feedback, "trained", domain=item.row.domain, release=candidate.release, at=at)
+            status_of(item.row.feedback, "trained", domain=item.row.domain, release=candidate.release, at=at)
             for item in candidate.rows
         ]
 
     def _replay(self, taught: TaughtRow) -> None:
-        fresh, buffer = _as_replay(taught), self.buffer(taught.row.domain)
+        fresh, buffer = replay_row(taught), self.buffer(taught.row.domain)
         # What was taught about this question before and is not true any more must not be rehearsed.
         outdated = [
             row.id
@@ -270,11 +267,11 @@ class Ledger:
         told: list[Effect] = []
         for name, reason in selection.rejected.items():
             row = self.state.pending.pop(name)
-            told.append(_status(row.feedback, "rejected", reason=reason, domain=row.domain, at=at))
+            told.append(status_of(row.feedback, "rejected", reason=reason, domain=row.domain, at=at))
         rows = [self.state.pending.pop(name) for name in selection.quarantined]
         for row in rows:
             verdict = Verdict("quarantined", selection.quarantined[row.id], "selection")
-            told += _set_aside(row.feedback, verdict, domain=row.domain, at=at)
+            told += set_aside(row.feedback, verdict, domain=row.domain, at=at)
         return told
 
     def begin_run(self, run: Run) -> None:
@@ -361,7 +358,7 @@ class Ledger:
                 return "not_the_same_rater"
             if replayed is not None:
                 self.buffer(replayed.domain).remove([target])
-            _remember(self.state.retracted, target, rater, self.policy.max_seen_ids)
+            remember(self.state.retracted, target, rater, self.policy.max_seen_ids)
             return None
         if row.rater != rater:
             return "not_the_same_rater"
@@ -372,7 +369,7 @@ class Ledger:
         for name, candidate in list(self.state.candidates.items()):
             rest = tuple(item for item in candidate.rows if item.row.id != target)
             self.state.candidates[name] = candidate.model_copy(update={"rows": rest})
-        told.append(_status(row.feedback, "rejected", reason="retracted", domain=row.domain, at=at))
+        told.append(status_of(row.feedback, "rejected", reason="retracted", domain=row.domain, at=at))
         return None
 
     def _find(self, name: str) -> PendingRow | None:
@@ -397,7 +394,7 @@ class Ledger:
             self.state.not_before.pop(item.row.domain, None)
             if reason is not None:
                 told.append(
-                    _status(item.row.feedback, "accepted", reason=reason, domain=item.row.domain, at=at)
+                    status_of(item.row.feedback, "accepted", reason=reason, domain=item.row.domain, at=at)
                 )
         for document in documents:
             self.state.documents.setdefault(document.key, document)  # a newer change came meanwhile: it holds
@@ -409,7 +406,7 @@ class Ledger:
         told: list[Effect] = []
         for row in over_rater_quota(rows, self.policy.selection):
             del self.state.pending[row.id]
-            told.append(_status(row.feedback, "rejected", reason="rater_quota", domain=row.domain, at=at))
+            told.append(status_of(row.feedback, "rejected", reason="rater_quota", domain=row.domain, at=at))
         return told
 
     def _hold_documents(self, documents: Iterable[LoggedDocument]) -> None:
@@ -421,64 +418,5 @@ class Ledger:
         told: list[Effect] = []
         for item in rows:
             verdict = Verdict("quarantined", reason[:500], "gatekeeper" if "release" in reason else "trainer")
-            told += _set_aside(item.row.feedback, verdict, domain=item.row.domain, at=at)
+            told += set_aside(item.row.feedback, verdict, domain=item.row.domain, at=at)
         return told
-
-
-def _outcome(decision: Decision, release: str) -> str | None:
-    """How a decision ends a candidate, None where it does not; an end without an outcome is a failure."""
-    outcome = decision.evidence.get("outcome")
-    if decision.evidence.get("ended_candidate") == release:
-        return str(outcome or "superseded")
-    if decision.kind in ("reject", "abort") and decision.release == release:
-        return str(outcome or "failed")
-    return "superseded" if decision.kind == "adopt" else None
-
-
-def _as_replay(taught: TaughtRow) -> ReplayRow:
-    row = taught.row
-    return ReplayRow(
-        id=row.id,
-        domain=row.domain,
-        question=row.question,
-        answer=row.answer,
-        passage=taught.passage,
-        rater=row.rater,
-        weight=replay_weight(row.feedback),
-    )
-
-
-def _set_aside(feedback: Feedback, verdict: Verdict, *, domain: Domain | None, at: int) -> list[Effect]:
-    reason = verdict.reason or verdict.status
-    if verdict.status == "rejected":
-        return [_status(feedback, "rejected", reason=reason, domain=domain, at=at)]
-    return [
-        QuarantinedFeedback(feedback=feedback, reason=reason, detector=verdict.detector[:200], at=at),
-        _status(feedback, "quarantined", reason=reason, domain=domain, at=at),
-    ]
-
-
-def _status(
-    feedback: Feedback,
-    status: Disposition,
-    *,
-    reason: str | None = None,
-    domain: Domain | None,
-    release: str | None = None,
-    at: int,
-) -> FeedbackStatus:
-    return FeedbackStatus(
-        feedback_id=feedback.id,
-        query_id=feedback.query_id,
-        status=status,
-        reason=reason,
-        domain=domain,
-        release=release,
-        at=at,
-    )
-
-
-def _remember(memory: dict[str, None] | dict[str, str], name: str, value: str | None, limit: int) -> None:
-    memory[name] = value  # type: ignore[assignment]
-    while len(memory) > limit:
-        del memory[next(iter(memory))]

@@ -11,8 +11,9 @@ from schemas.feedback import Feedback, FeedbackStatus
 from schemas.releases import OffsetRange
 from schemas.routing import RoutingState
 from services.trainer.core.cleaning import Verdict
+from services.trainer.core.effects import Effect
 from services.trainer.core.ledger_state import LedgerState, Run, TaughtRow
-from services.trainer.core.lifecycle import Effect, Ledger, LifecyclePolicy
+from services.trainer.core.lifecycle import Ledger, LifecyclePolicy
 from services.trainer.core.rows import LogOrder, PendingRow
 from twinloop.canonical import sha256_hex
 
