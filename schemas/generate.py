@@ -163,8 +163,8 @@ def main(arguments: list[str]) -> int:
             for path in expected.keys() | committed.keys()
             if expected.get(path) != committed.get(path)
         )
-        for path in drifted:
-            print(f"{path}: differs from the models; run `python -m schemas.generate`", file=sys.stderr)
+        for name in drifted:
+            print(f"{name}: differs from the models; run `python -m schemas.generate`", file=sys.stderr)
         return 1 if drifted else 0
     for path in committed.keys() - expected.keys():
         path.unlink()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -12,7 +13,7 @@ from schemas.audit import AuditEntry
 from schemas.commands import Action, Command
 from schemas.decisions import Decision
 from twinloop.bus.producer import IdempotentProducer
-from twinloop.bus.records import Outgoing
+from twinloop.bus.records import Outgoing, Record
 from twinloop.cli.connection import Connection
 from twinloop.clock import SystemClock
 from twinloop.codec import decode, encode
@@ -20,6 +21,8 @@ from twinloop.errors import CommandRefused, Transient
 from twinloop.signing import sign_document
 
 _VALID_MS = 60_000
+DECIDING: frozenset[Action] = frozenset({"rollback", "abort", "pause", "resume", "jump"})
+"""Orders that lead to a decision at once; the others change what the gatekeeper waits for."""
 
 
 def make_order(
@@ -59,12 +62,17 @@ def publish_order(connection: Connection, order: Command) -> None:
     producer.close()
 
 
+class Log(Protocol):
+    """A topic of one partition, read from some point on."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]: ...
+
+
 def give_order(connection: Connection, order: Command, *, timeout_s: float) -> Decision | AuditEntry:
     """Publish an order and wait for what comes of it: the decision it led to, or the gatekeeper's audit entry.
 
     Raises CommandRefused with the gatekeeper's reason, Transient where it says nothing within `timeout_s`.
     """
-    deadline = time.monotonic() + timeout_s
     with (
         connection.log("decisions", from_end=True) as decisions,
         connection.log("audit", from_end=True) as audit,
@@ -73,19 +81,42 @@ def give_order(connection: Connection, order: Command, *, timeout_s: float) -> D
         decisions.poll(1, 0.2)
         audit.poll(1, 0.2)
         publish_order(connection, order)
-        while time.monotonic() < deadline:
-            for record in audit.poll(100, 0.05):
-                entry = decode(record, AuditEntry)
-                if order.nonce in (entry.target, entry.detail) or order.nonce in entry.detail:
-                    if entry.result == "refused":
-                        raise CommandRefused(f"{order.action} was refused: {entry.detail}")
-                    return entry
-            for record in decisions.poll(100, 0.05):
-                if record.header("ce_type") != Decision.type.encode():
-                    continue
-                decision = decode(record, Decision)
-                if decision.evidence.get("command") == order.nonce:
-                    return decision
+        return follow_order(order, decisions=decisions, audit=audit, timeout_s=timeout_s)
+
+
+def follow_order(
+    order: Command,
+    *,
+    decisions: Log,
+    audit: Log,
+    timeout_s: float,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Decision | AuditEntry:
+    """Read on until the outcome of a published order is there; raises as `give_order` does.
+
+    The audit entry comes first and the decision a moment later, once the log holds it: where one must follow, it is
+    waited for.
+    """
+    deadline = monotonic() + timeout_s
+    accepted: AuditEntry | None = None
+    while monotonic() < deadline:
+        for record in audit.poll(100, 0.05):
+            entry = decode(record, AuditEntry)
+            if order.nonce not in entry.detail:
+                continue
+            if entry.result == "refused":
+                raise CommandRefused(f"{order.action} was refused: {entry.detail}")
+            if order.action not in DECIDING:
+                return entry
+            accepted = entry
+        for record in decisions.poll(100, 0.05):
+            if record.header("ce_type") != Decision.type.encode():
+                continue
+            decision = decode(record, Decision)
+            if decision.evidence.get("command") == order.nonce:
+                return decision
+    if accepted is not None:
+        return accepted
     raise Transient(
         f"{order.action}: the gatekeeper said nothing within {timeout_s:g} s; is it running? `twinloop status` says"
     )
