@@ -36,6 +36,9 @@ class BusApp(faust.App):
     def _new_transport(self) -> Any:
         return _ReadCommittedTransport(self.conf.broker_consumer, self)
 
+    def _create_directories(self) -> None:
+        """Nothing: without tables it keeps nothing on disk, and the working folder may be read-only."""
+
 
 class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, _transport: Any) -> aiokafka.AIOKafkaConsumer:

@@ -156,7 +156,7 @@ def promote(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Promote the staged candidate before its gates have cleared; needs an approver, and a second one to approve."""
+    """Promote the staged candidate before its gates have cleared; needs an approver's key."""
     _order("promote", release, reason, actor, key, timeout, Connection(home, config), as_json)
 
 

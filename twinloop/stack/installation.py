@@ -29,7 +29,7 @@ KEYS: Mapping[str, tuple[Role, ...]] = {
     "approver-1": ("viewer", "operator", "approver"),
     "approver-2": ("viewer", "operator", "approver"),
 }
-"""Keys an installation starts with; two approvers, because a forced promote needs two."""
+"""Keys an installation starts with; two approvers, so that a second person can approve."""
 
 Say = Callable[[str], None]
 
