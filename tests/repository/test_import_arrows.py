@@ -16,6 +16,9 @@ from importlinter.contracts.forbidden import ForbiddenContract
 from importlinter.contracts.independence import IndependenceContract
 from importlinter.contracts.layers import LayersContract
 from importlinter.domain.contract import Contract
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from setuptools.config import pyprojecttoml
 
 ROOT = Path(__file__).parents[2]
 KINDS: dict[str, type[Contract]] = {
@@ -136,3 +139,36 @@ def test_the_command_of_make_check_fails_on_a_planted_line(tmp_path: Path) -> No
 
 def _all_but_code(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not name.endswith(".py") and not (Path(folder) / name).is_dir()]
+
+
+NAMES = {"faust": "faust-streaming", "faiss": "faiss-cpu", "yaml": "pyyaml"}
+BROUGHT_ALONG = {"aiokafka": "faust-streaming", "huggingface_hub": "transformers"}
+"""Imported by name and installed by the package they belong to."""
+
+
+@pytest.mark.parametrize(
+    ("service", "extras"),
+    [
+        ("services.router", ()),
+        ("services.gatekeeper", ("gatekeeper",)),
+        ("services.inference", ("model",)),
+        ("services.trainer", ("model",)),
+        ("twinloop.cli", ("embedded",)),
+    ],
+)
+def test_what_a_service_imports_is_installed_with_its_extras(
+    service: str, extras: tuple[str, ...], graph: Any
+) -> None:
+    project = pyprojecttoml.read_configuration(ROOT / "pyproject.toml", expand=False)["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for e in extras for each in project["optional-dependencies"][e]),
+    ]
+    installed = {canonicalize_name(Requirement(text).name) for text in wanted}
+    ours = ("services", "twinloop", "schemas")
+    for module in graph.find_upstream_modules(service, as_package=True):
+        name = module.partition(".")[0]
+        if name in ours or name in sys.stdlib_module_names:
+            continue
+        package = canonicalize_name(BROUGHT_ALONG.get(name) or NAMES.get(name) or name)
+        assert package in installed, f"{service} imports {name}, which its extras do not install"
