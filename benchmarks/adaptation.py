@@ -1,0 +1,310 @@
+"""How fast new facts are learned: `python -m benchmarks.adaptation [--quick] [--retrain]`.
+
+48 facts the foundation has never met, one domain. Every way of learning them stops at the same gates, looked at every
+few steps: 95 % exact closed-book answers in phrasings it did not train on, and answering from a passage at 95 % of what
+the foundation could before. Processor seconds of one process with one thread.
+
+- shipped: the LoRA update as the trainer makes it, with general replay and Fisher information; its evaluations count.
+- warm: every weight of the foundation trained on new facts and its own corpus, half and half; evaluations not counted.
+- retrain: the foundation's recipe from random weights on its corpus with the new facts in its bank (in every phrasing,
+  which makes it easier), until the gates hold; evaluations not counted. A quarter of an hour, so it runs only with
+  `--retrain`, for the first seed; else the shipped weights' own training log stands in (128 facts, no new ones).
+
+Learning is fast because nothing is retrained, not because LoRA is faster than full fine-tuning: the warm row shows it.
+Writes `benchmarks/results/adaptation.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from benchmarks.learning_setup import (
+    SEEDS,
+    TINY,
+    Bench,
+    bank_facts,
+    new_facts,
+    probe_facts,
+    table,
+    write_result,
+)
+from services.trainer.learning.dataset import Example, TrainingRow
+from services.trainer.learning.evaluation import answer_logits, exact_match, padded
+from services.trainer.learning.replay_batches import Rows
+from services.trainer.learning.settings import LearningSettings
+from twinloop.foundation_training.corpus import HELD_OUT_PHRASINGS, UPDATE_PHRASINGS, bank
+from twinloop.foundation_training.samples import MAIN_MIX, Sample, stream
+from twinloop.foundation_training.train import Recipe, Row, train
+
+DOMAIN = "law"
+FACTS = 48
+LEARNED, KEPT = 0.95, 0.95
+WARM_RATE, WARM_ROWS, WARM_STEPS = 1e-3, 32, 200
+GOALS = {"speedup_vs_retrain": 15.0, "accuracy_lora": 0.95}
+STOPPING, BLIND = HELD_OUT_PHRASINGS
+"""Both are in no update; the first decides when to stop, the second nothing."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One way of learning, done once."""
+
+    way: str
+    seed: int
+    cpu_seconds: float
+    steps: int
+    reached: bool
+    """The gates held before the steps ran out."""
+    held_out: float | None = None
+    blind: float | None = None
+    """Exact match in the phrasing that decided nothing."""
+    passages: float | None = None
+    old: float | None = None
+    """The domain's facts of the foundation's own memory."""
+
+
+class Task:
+    """The facts of one seed and what is asked about them."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.seed, self.facts = seed, new_facts(seed, DOMAIN, FACTS)
+        self.lesson = bench.lesson(self.facts)
+        self.held_out = bench.closed(self.facts, (STOPPING,))
+        self.blind = bench.closed(self.facts, (BLIND,))
+        self.passages = bench.grounded(probe_facts(DOMAIN, 128))
+        self.old = bench.closed(bank_facts(DOMAIN), range(5))
+
+    def learned(
+        self,
+        way: str,
+        measure: Callable[[Sequence[Example]], float],
+        *,
+        cpu_seconds: float,
+        steps: int,
+        reached: bool,
+    ) -> Learned:
+        return Learned(
+            way,
+            self.seed,
+            round(cpu_seconds, 2),
+            steps,
+            reached,
+            held_out=measure(self.held_out),
+            blind=measure(self.blind),
+            passages=measure(self.passages),
+            old=measure(self.old),
+        )
+
+
+def shipped(bench: Bench, task: Task, *, passages_before: float) -> Learned:
+    """The trainer's own update."""
+    general, _ = bench.general(DOMAIN)
+    trained = bench.train(
+        task.lesson,
+        seed=task.seed,
+        settings=replace(LearningSettings(), target_exact_match=LEARNED),
+        gate=Rows(closed=task.held_out),
+        general=general,
+    )
+    metrics, files = trained.update.metrics, trained.update.files
+    reached = (
+        metrics["gate_exact_match"] >= LEARNED and bench.score(files, task.passages) >= KEPT * passages_before
+    )
+    return task.learned(
+        "shipped (LoRA)",
+        lambda examples: bench.score(files, examples),
+        cpu_seconds=trained.cpu_seconds,
+        steps=metrics["steps"],
+        reached=reached,
+    )
+
+
+def warm(bench: Bench, task: Task, *, passages_before: float) -> Learned:
+    """Full fine-tuning of the foundation on new facts and its own corpus, half and half."""
+    torch.manual_seed(task.seed)
+    model = copy.deepcopy(bench.foundation.model).requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    new, old = _new_rows(task), _corpus_rows(bench, task.seed)
+    spent, reached, step = 0.0, False, 0
+    while step < WARM_STEPS and not reached:
+        started = time.process_time()
+        kinds = [next(new) for _ in range(WARM_ROWS // 2)], [next(old) for _ in range(WARM_ROWS // 2)]
+        _full_step(model, optimizer, kinds)
+        spent, step = spent + time.process_time() - started, step + 1
+        if step % 10 == 0:
+            reached = _passes(model, task, passages_before)
+    return task.learned(
+        "warm full fine-tuning",
+        lambda examples: exact_match(model, examples) or 0.0,
+        cpu_seconds=spent,
+        steps=step,
+        reached=reached,
+    )
+
+
+def retrained(task: Task, *, passages_before: float) -> Learned:
+    """The foundation's recipe from random weights, with the new facts in its bank, until the gates hold."""
+    reached: list[Row] = []
+
+    class Reached(Exception):
+        pass
+
+    def look(row: Row) -> None:
+        print(f"  retrain, step {row.step}: {row.cpu_seconds:.0f} CPU s, {row.scores}", flush=True)
+        reached.append(row)
+        if _row_passes(row.scores, passages_before):
+            raise Reached
+
+    try:
+        train(
+            Recipe(seed=task.seed),
+            Tokenizer.from_file(str(TINY / "tokenizer.json")),
+            [*bank(), *task.facts],
+            report=look,
+        )
+        held = False
+    except Reached:
+        held = True
+    last = reached[-1]
+    return Learned(
+        "retrain from random weights",
+        task.seed,
+        last.cpu_seconds,
+        last.step,
+        held,
+        held_out=last.scores["closed_book"],
+        passages=last.scores["rag1"],
+    )
+
+
+def recorded(log: Path, *, passages_before: float) -> Learned:
+    """The first row of the shipped weights' training log at which the gates hold."""
+    lines = [line.strip("| ").split(" | ") for line in log.read_text().splitlines() if line.startswith("| ")]
+    header, rows = lines[0], [line for line in lines[1:] if line[0].isdigit()]
+    for cells in rows:
+        values = dict(zip(header, map(float, cells), strict=True))
+        if _row_passes(values, passages_before):
+            break
+    return Learned(
+        "retrain (recorded, shipped weights)",
+        42,
+        values["CPU s"],
+        int(values["step"]),
+        _row_passes(values, passages_before),
+        held_out=values["closed_book"],
+        passages=values["rag1"],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument(
+        "--retrain", action="store_true", help="really train from random weights (a quarter of an hour)"
+    )
+    arguments = parser.parse_args()
+    seeds = SEEDS[:1] if arguments.quick else SEEDS
+    bench = Bench()
+    done: list[Learned] = []
+    for seed in seeds:
+        task = Task(bench, seed)
+        before = bench.score(None, task.passages)
+        for way in (shipped, warm):
+            done.append(way(bench, task, passages_before=before))
+            print(f"seed {seed}, {done[-1].way}: {done[-1].cpu_seconds:.1f} CPU s", flush=True)
+    if arguments.retrain:
+        baseline = retrained(Task(bench, SEEDS[0]), passages_before=before)
+    else:
+        baseline = recorded(TINY / "TRAINING.md", passages_before=before)
+    table(
+        f"{FACTS} new facts, to {LEARNED:.0%} in phrasings not trained",
+        [vars(each) for each in (*done, baseline)],
+    )
+    write_result("adaptation", _document(done, baseline, seeds, arguments.retrain), quick=arguments.quick)
+
+
+def _document(
+    done: Sequence[Learned], baseline: Learned, seeds: Sequence[int], really: bool
+) -> dict[str, Any]:
+    ours = [each for each in done if each.way.startswith("shipped")]
+    others = [each for each in done if each.way.startswith("warm")]
+    seconds = statistics.fmean(each.cpu_seconds for each in ours)
+    return {
+        "seeds": list(seeds),
+        "samples": {"facts": FACTS, "phrasings_taught": len(UPDATE_PHRASINGS), "passages": 128},
+        "figures": {
+            "speedup_vs_retrain": baseline.cpu_seconds / seconds,
+            "speedup_vs_warm": statistics.fmean(each.cpu_seconds for each in others) / seconds,
+            "retrain_is_measured": really,
+            "retrain_cpu_seconds": baseline.cpu_seconds,
+            "lora_cpu_seconds": seconds,
+            "warm_cpu_seconds": statistics.fmean(each.cpu_seconds for each in others),
+            "accuracy_lora": statistics.fmean(each.held_out or 0.0 for each in ours),
+            "accuracy_lora_blind_phrasing": statistics.fmean(each.blind or 0.0 for each in ours),
+            "accuracy_warm": statistics.fmean(each.held_out or 0.0 for each in others),
+            "accuracy_retrain": baseline.held_out,
+            "passages_after_lora": statistics.fmean(each.passages or 0.0 for each in ours),
+            "old_facts_after_lora": statistics.fmean(each.old or 0.0 for each in ours),
+            "gates_reached": all(each.reached for each in ours),
+        },
+        "goals": GOALS,
+        "runs": [vars(each) for each in (*done, baseline)],
+    }
+
+
+def _passes(model: Any, task: Task, passages_before: float) -> bool:
+    learned = exact_match(model, task.held_out) or 0.0
+    return learned >= LEARNED and (exact_match(model, task.passages) or 0.0) >= KEPT * passages_before
+
+
+def _row_passes(scores: Any, passages_before: float) -> bool:
+    closed = min(scores["closed_book"], scores["closed_book_held_out_phrasings"])
+    return bool(closed >= LEARNED and scores["rag1"] >= KEPT * passages_before)
+
+
+def _new_rows(task: Task) -> Iterator[Example]:
+    chance = random.Random(f"warm/{task.seed}")
+    while True:
+        rows = list(task.lesson.closed)
+        chance.shuffle(rows)
+        yield from rows
+
+
+def _corpus_rows(bench: Bench, seed: int) -> Iterator[Example]:
+    samples = stream(random.Random(f"warm corpus/{seed}"), bank(), MAIN_MIX)
+    while True:
+        yield from bench.examples(_sample_row(next(samples)) for _ in range(64))
+
+
+def _sample_row(sample: Sample) -> TrainingRow:
+    return TrainingRow("corpus", DOMAIN, sample.question, sample.answer, sample.passage)
+
+
+def _full_step(model: Any, optimizer: torch.optim.Optimizer, kinds: Sequence[Sequence[Example]]) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    count = sum(example.answer_tokens for kind in kinds for example in kind)
+    for kind in kinds:
+        batch = padded(kind, torch.device("cpu"))
+        logits = answer_logits(model, batch).flatten(0, 1)
+        loss = nn.functional.cross_entropy(logits, batch.labels.flatten(), ignore_index=-100, reduction="sum")
+        torch.autograd.backward(loss / count)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
