@@ -97,7 +97,9 @@ class PromptFormat:
         for key, value in values.items():
             if key not in known:
                 raise ConfigError(f"prompt format: unknown key {key!r}; known are {sorted(known)}")
-            if type(value) is not known[key]:
+            if known[key] is float and type(value) is int:
+                values[key] = float(value)
+            elif type(value) is not known[key]:
                 raise ConfigError(f"prompt format: {key} must be {known[key].__name__}, got {value!r}")
         return cls(**values)
 

@@ -68,6 +68,10 @@ def test_a_format_reads_back_from_its_own_bytes() -> None:
     assert PromptFormat(max_passages=3).digest != FORMAT.digest
 
 
+def test_a_whole_number_serves_where_a_fraction_may_stand() -> None:
+    assert PromptFormat.from_json(b'{"min_passage_score": 0}') == FORMAT
+
+
 @pytest.mark.parametrize(
     "document",
     [
