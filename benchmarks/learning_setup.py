@@ -114,8 +114,7 @@ class Bench:
         return right / len(examples)
 
     def _rows(self, values: Sequence[Mapping[str, Any]]) -> Rows:
-        names = TrainingRow.__dataclass_fields__
-        rows = [TrainingRow(**{name: value.get(name) for name in names}) for value in values]
+        rows = [_training_row(value) for value in values]
         return Rows(
             closed=self.examples(row for row in rows if row.passage is None),
             grounded=self.examples(row for row in rows if row.passage is not None),
@@ -180,6 +179,10 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _training_row(value: Mapping[str, Any]) -> TrainingRow:
+    return TrainingRow(value["id"], value["domain"], value["question"], value["answer"], value.get("passage"))
 
 
 def _row(fact: Fact, phrasing: int, *, passage: str | None = None) -> TrainingRow:
