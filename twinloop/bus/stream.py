@@ -32,6 +32,8 @@ Assigned = Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int] | N
 Revoked = Callable[[Sequence[TopicPartition]], None]
 BeforeRevoke = Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int] | None]
 
+_LAST_POLLS = 3
+
 
 class TransactionalStream:
     """One worker's exactly-once stream over a consumer group and a transactional producer."""
@@ -208,8 +210,7 @@ class TransactionalStream:
         try:
             self._producer.close()
         finally:
-            with kafka_errors(f"leaving {self._name}"):
-                self._consumer.close()
+            self._leave()
 
     def __enter__(self) -> TransactionalStream:
         return self
@@ -218,6 +219,17 @@ class TransactionalStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _leave(self) -> None:
+        with kafka_errors(f"leaving {self._name}"):
+            # librdkafka 2.16.0 hangs in close(), holding the interpreter's lock, when an assignment is waiting to be
+            # served: serve it first. A member without partitions, so perhaps about to get some, unsubscribes before,
+            # after which none can come; one with partitions must not, a static member keeps its place.
+            if not self._owned:
+                self._consumer.unsubscribe()
+            for _ in range(_LAST_POLLS):
+                self._consumer.poll(0)
+            self._consumer.close()
 
     def _take(self, max_records: int, timeout_s: float) -> list[Record]:
         first = self._consumer.poll(timeout_s)
