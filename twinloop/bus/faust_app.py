@@ -75,7 +75,7 @@ class _ExactConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
-    def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: offsets are committed exactly, and faust's tree of gaps is rebuilt whole for each of them.
 
         Every transaction marker is a gap; after a minute of 30 transactions a second that alone took all its time.

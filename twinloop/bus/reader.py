@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError
 from confluent_kafka import TopicPartition as _Partition
+from confluent_kafka._model import IsolationLevel
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from twinloop.bus.admin import is_mock_cluster
 from twinloop.bus.client_log import CLIENT_LOG
@@ -58,6 +61,7 @@ class LogReader:
         )
         with kafka_errors(f"starting a {self._name}"):
             self._consumer = Consumer(config, logger=CLIENT_LOG)
+            self._admin = AdminClient(settings.client_config(), logger=CLIENT_LOG)
         try:
             self._partitions = self._all_partitions(topics, partitions)
             with kafka_errors(f"starting a {self._name}"):
@@ -84,19 +88,26 @@ class LogReader:
                 return records
 
     def high_watermarks(self) -> dict[TopicPartition, int]:
-        """The offset after the last readable record, asked from the brokers now."""
+        """The offset after the last record written, in open transactions too, asked from the brokers now."""
+        # Our own consumer would answer with the end of what is committed: a transaction whose commit was confirmed
+        # a moment ago may still be missing there.
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {_Partition(*source): latest for source in self._partitions}
+        futures = self._admin.list_offsets(
+            asked,
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=self._settings.request_timeout_s,
+        )
         found: dict[TopicPartition, int] = {}
-        for source in self._partitions:
-            with kafka_errors(f"asking the end of {source.topic}[{source.partition}]"):
-                _, high = self._consumer.get_watermark_offsets(
-                    _Partition(*source), timeout=self._settings.request_timeout_s
-                )
-            found[source] = high
+        for entry, future in futures.items():
+            with kafka_errors(f"asking the end of {entry.topic}[{entry.partition}]"):
+                found[TopicPartition(entry.topic, entry.partition)] = future.result().offset
         return found
 
     def read_to_end(self, timeout_s: float = 10.0) -> list[Record]:
         """Everything from here to where the log ended at the time of the call, sorted by partition and offset.
 
+        Waits for transactions open at that time to end, so that what was committed before the call is always there.
         Raises Transient if that takes longer than `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s

@@ -47,7 +47,7 @@ class EmbeddedBackend:
             if stale.is_file():
                 stale.unlink()
         command = [sys.executable, "-m", "twinloop.embedded", "--data-dir", str(folder)]
-        command += ["--state-file", str(state_file)]
+        command += ["--state-file", str(state_file), "--brokers", "4"]
         for topic in topics:
             command += ["--topic", f"{topic.name}={topic.partitions}"]
         self._child = ChildProcess("backend", command, log=logs / "backend.log")

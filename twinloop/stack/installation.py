@@ -31,6 +31,11 @@ KEYS: Mapping[str, tuple[Role, ...]] = {
 }
 """Keys an installation starts with; two approvers, so that a second person can approve."""
 
+EMBEDDED_ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
+    "router": {"TWINLOOP_ROUTER__BATCH_INTERVAL_MS": "20", "TWINLOOP_ROUTER__COMMIT_INTERVAL_MS": "25"}
+}
+"""The in-process broker hands out one transaction a partition and fetch: fewer, larger ones keep the gatekeeper current."""
+
 Say = Callable[[str], None]
 
 
@@ -169,6 +174,7 @@ class Installation:
 
     def _spec(self, service: str, instance: str, environment: Mapping[str, str]) -> ServiceSpec:
         port = free_port()
+        of_profile = EMBEDDED_ENVIRONMENT.get(service, {}) if self.plan.profile == "embedded" else {}
         return ServiceSpec(
             name=f"{service}-{instance}",
             module=f"services.{service}",
@@ -178,6 +184,7 @@ class Installation:
                 "MKL_NUM_THREADS": "1",
                 "TWINLOOP_INSTANCE": instance,
                 "TWINLOOP_TELEMETRY__PORT": str(port),
+                **of_profile,
                 **self.plan.environment.get(service, {}),
                 **environment,
             },
