@@ -87,7 +87,7 @@ class Course:
             "learning": self.summary.learning_accuracy,
             "forgetting": self.summary.forgetting,
             "BWT": self.summary.backward_transfer,
-            "against naive": None if reduced is None else -reduced,
+            "against naive": None if not reduced else -reduced,
             "passages": self.grounded,
             "bank": self.bank,
             "CPU s": round(self.cpu_seconds, 1),
