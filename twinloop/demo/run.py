@@ -41,7 +41,12 @@ Say = Callable[[str], None]
 SEED = 42
 RATERS_SHARE = 4
 """Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""
-POLICY_OVERRIDES: dict[str, Any] = {}
+POLICY_OVERRIDES: dict[str, Any] = {
+    "ramp.basis_points": [1000],
+    "ramp.min_step_s": 5.0,
+    "promote.bake_s": 5.0,
+}
+"""The demo runs the shipped policy but for its ramp and durations."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,13 @@ class _Story:
 
     def tell(self) -> dict[str, Any]:
         try:
-            self._traffic.start(self._material.traffic, per_second=self._material.traffic_per_second)
             first = self._log.wait(
                 lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
             )
             oldest = first.state.active_release
             self._step("probing the first release")
             probed = self._probe([oldest])
+            self._traffic.start(self._material.traffic, per_second=self._quiet)
             before = self._measure("before", oldest)
             promoted = self._learn(first)
             after = self._measure("after", promoted.state.active_release)
@@ -184,12 +189,14 @@ class _Story:
         staged = self._log.wait(
             lambda each: each.kind in ("stage", "reject"), what="a candidate", timeout_s=150, after=since
         )
+        self._traffic.per_second = self._material.traffic_per_second
         ended = self._log.wait(
             lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
             what=f"the judgement of {staged.release}",
             timeout_s=240,
             after=since,
         )
+        self._traffic.per_second = self._quiet
         if ended.kind != expected:
             self._say(f"    expected {expected}, but the gatekeeper decided {ended.kind}: {ended.line}")
         if ended.kind != "promote" and expected == "promote":
@@ -362,6 +369,11 @@ class _Story:
             {"release": stored.release.model_dump(mode="json"), "used": [*used], "problems": list(problems)}
         )
 
+    @property
+    def _quiet(self) -> float:
+        """Traffic while nothing is judged: enough to be a service, and two cores have a training to do."""
+        return self._material.traffic_per_second / 4
+
     def _propagation(self, epoch: int) -> Propagation:
         return propagation_of(self._installation.kafka, self._installation.topics, epoch)
 
@@ -415,6 +427,9 @@ def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:
     trainer = environment.setdefault("trainer", {})
     trainer["TWINLOOP_TRAINER__SCHEDULE__MIN_ROWS"] = "10000"
     trainer["TWINLOOP_TRAINER__SCHEDULE__DOCUMENTS_DELAY_S"] = "600"
+    gatekeeper = environment.setdefault("gatekeeper", {})
+    for key, value in POLICY_OVERRIDES.items():
+        gatekeeper[f"TWINLOOP_GATEKEEPER__POLICY__{key.replace('.', '__').upper()}"] = json.dumps(value)
     if material.probes:
         path = home.root / "probes.jsonl"
         rows = [
@@ -428,5 +443,5 @@ def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:
             for probe in material.probes
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        environment.setdefault("gatekeeper", {})["TWINLOOP_GATEKEEPER__PROBES__FILE"] = str(path)
+        gatekeeper["TWINLOOP_GATEKEEPER__PROBES__FILE"] = str(path)
     return environment

@@ -38,12 +38,15 @@ class Traffic:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self.per_second = 1.0
+        """Pace of the background traffic; may be changed while it runs."""
         self.client = Client(kafka, topics, name="demo", on_answer=self._on_answer)
 
     def start(self, questions: Sequence[Question], *, per_second: float) -> None:
-        """Ask random ones of these, `per_second`, until `stop`; an open loop, whatever the answers do."""
+        """Ask random ones of these until `stop`; an open loop, whatever the answers do."""
+        self.per_second = per_second
         self._thread = threading.Thread(
-            target=self._run, args=(tuple(questions), per_second), name="traffic", daemon=True
+            target=self._run, args=(tuple(questions),), name="traffic", daemon=True
         )
         self._thread.start()
 
@@ -106,12 +109,12 @@ class Traffic:
         self._stop.set()
         self.client.close()
 
-    def _run(self, questions: Sequence[Question], per_second: float) -> None:
-        pause, due = 1.0 / per_second, time.monotonic()
+    def _run(self, questions: Sequence[Question]) -> None:
+        due = time.monotonic()
         try:
             while not self._stop.is_set():
                 self._ask("user", self._random.choice(questions), opt_out=False)
-                due += pause
+                due += 1.0 / self.per_second
                 delay = due - time.monotonic()
                 if delay > 0:
                     self._stop.wait(delay)

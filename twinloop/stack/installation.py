@@ -31,10 +31,13 @@ KEYS: Mapping[str, tuple[Role, ...]] = {
 }
 """Keys an installation starts with; two approvers, so that a second person can approve."""
 
+TRAINER_NICENESS = 10
+"""On one machine learning must not take time from answering."""
+
 EMBEDDED_ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
     "router": {"TWINLOOP_ROUTER__BATCH_INTERVAL_MS": "20", "TWINLOOP_ROUTER__COMMIT_INTERVAL_MS": "25"}
 }
-"""The in-process broker hands out one transaction a partition and fetch: fewer, larger ones keep the gatekeeper current."""
+"""The in-process broker hands out one transaction a partition and fetch: fewer, larger ones keep readers current."""
 
 Say = Callable[[str], None]
 
@@ -189,6 +192,7 @@ class Installation:
                 **environment,
             },
             health_port=port,
+            niceness=TRAINER_NICENESS if service == "trainer" else 0,
         )
 
     def _write_run_file(self) -> None:

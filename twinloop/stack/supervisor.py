@@ -29,10 +29,13 @@ class ServiceSpec:
     configs: tuple[Path, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     health_port: int = 0
+    niceness: int = 0
+    """Added to the scheduling priority number: what may wait gives way to what answers."""
 
     def command(self) -> list[str]:
         arguments = [argument for path in self.configs for argument in ("--config", str(path))]
-        return [sys.executable, "-m", self.module, *arguments]
+        yielding = ["nice", "-n", str(self.niceness)] if self.niceness else []
+        return [*yielding, sys.executable, "-m", self.module, *arguments]
 
 
 class Supervisor:
