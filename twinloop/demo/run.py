@@ -189,7 +189,14 @@ class _Story:
         staged = self._log.wait(
             lambda each: each.kind in ("stage", "reject"), what="a candidate", timeout_s=150, after=since
         )
-        self._traffic.per_second = self._material.traffic_per_second
+        examined = self._log.wait(
+            lambda each: each.kind in ("canary", "reject") and each.release == staged.release,
+            what=f"the examination of {staged.release}",
+            timeout_s=120,
+            after=since,
+        )
+        if examined.kind == "canary":
+            self._traffic.per_second = self._material.traffic_per_second
         ended = self._log.wait(
             lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
             what=f"the judgement of {staged.release}",
