@@ -1,0 +1,33 @@
+"""`python -m benchmarks [NAME] [options]`: runs one benchmark, or lists them; options go to the benchmark."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+NAMES = (
+    "adaptation",
+    "canary",
+    "determinism",
+    "forgetting",
+    "freshness",
+    "inference",
+    "propagation",
+    "router",
+)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in NAMES:
+        print(f"make bench NAME=... with one of: {', '.join(NAMES)}")
+        print(f"results are kept in {Path(__file__).parent.name}/results, one JSON file each")
+        return 0 if not arguments else 2
+    name, *options = arguments
+    sys.argv = [f"benchmarks/{name}.py", *options]
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
