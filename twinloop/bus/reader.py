@@ -91,10 +91,20 @@ class LogReader:
         """The offset after the last record written, in open transactions too, asked from the brokers now."""
         # Our own consumer would answer with the end of what is committed: a transaction whose commit was confirmed
         # a moment ago may still be missing there.
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while True:
+            try:
+                return self._asked_ends()
+            except Transient:
+                # A topic that was just created has no leader for a moment.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_METADATA_PAUSE_S)
+
+    def _asked_ends(self) -> dict[TopicPartition, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {_Partition(*source): latest for source in self._partitions}
         futures = self._admin.list_offsets(
-            asked,
+            {_Partition(*source): latest for source in self._partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=self._settings.request_timeout_s,
         )
