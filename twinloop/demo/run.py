@@ -42,6 +42,7 @@ SEED = 42
 RATERS_SHARE = 4
 """Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""
 POLICY_OVERRIDES: dict[str, Any] = {
+    "canary.warmup_s": 10.0,
     "ramp.basis_points": [1000],
     "ramp.min_step_s": 5.0,
     "promote.bake_s": 5.0,

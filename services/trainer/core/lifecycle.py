@@ -111,12 +111,17 @@ class Ledger:
         self.state.not_before.pop(change.domain, None)
 
     def note_command(self, nonce: str, *, domains: Iterable[Domain]) -> None:
-        """An operator wants these domains trained now, held documents included."""
+        """An operator wants what waits in these domains trained now, held documents included.
+
+        A domain in which nothing waits is left alone: the order is not for what comes later.
+        """
         for domain in domains:
-            self.state.commanded[domain] = nonce
             for key, document in list(self.state.held_documents.items()):
                 if document.change.domain == domain:
                     self.state.documents[key] = self.state.held_documents.pop(key)
+            rows = any(row.domain == domain for row in self.state.pending.values())
+            if rows or any(document.change.domain == domain for document in self.state.documents.values()):
+                self.state.commanded[domain] = nonce
 
     def note_pause(self, is_paused: bool) -> None:
         """Stop or allow starting trainings; one that runs goes on."""
