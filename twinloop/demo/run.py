@@ -410,11 +410,13 @@ def _pair(before: ProbeRun, after: ProbeRun, questions: Sequence[Question]) -> d
 
 
 def _canary(decision: Decision) -> dict[str, Any]:
-    evidence = decision.evidence
+    verdict = decision.evidence.get("verdict")
+    traffic = verdict.get("traffic") if isinstance(verdict, dict) else None
+    rule = traffic if isinstance(traffic, dict) else {}
     return {
         "release": decision.release,
-        "shadow_queries": evidence.get("shadow_queries"),
-        "traffic_path": evidence.get("traffic_path"),
+        "shadow_queries": rule.get("n_s"),
+        "traffic_path": rule.get("path"),
         "verdict": decision.kind,
         "reason": decision.reason,
     }
