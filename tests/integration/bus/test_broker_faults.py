@@ -17,7 +17,7 @@ from twinloop.bus.topic_spec import TopicSpec
 from twinloop.errors import ConfigError, Fenced, Transient
 from twinloop.kafka_jars.broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 
 def prepared(broker: KafkaBroker, *, copies: int = 1, **more: object) -> KafkaSettings:

@@ -40,6 +40,7 @@ def test_kills_at_random_moments_change_neither_dataset_nor_adapter_nor_what_is_
     killed_at_random_moments(make_bench(trainer=SLOW_JOB))
 
 
+@pytest.mark.faults
 @pytest.mark.kafka
 def test_kills_at_random_moments_on_a_real_broker_change_nothing_either(
     make_bench: MakeBench, kafka: KafkaUnderTest
@@ -154,6 +155,7 @@ def test_sigterm_stops_the_child_and_the_training_is_done_by_the_next_process(ma
     assert bench.proposal().evidence.feedback_ids == tuple(ids)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_training_killed_three_times_gives_the_same_adapter(make_bench: MakeBench) -> None:

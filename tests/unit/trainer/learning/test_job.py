@@ -133,6 +133,7 @@ def test_no_job_file_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage" in capsys.readouterr().err
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_two_processes_make_the_same_bytes_and_print_json_lines(
     foundation_folder: Path, tmp_path: Path
