@@ -41,8 +41,8 @@ test-faults: $(READY) ## the long fault tests on a real broker
 	$(BIN)/python -m pytest -m faults --timeout 1500
 
 check: $(READY) ## format, lint, types, import arrows, published contracts; never edits
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.generate --check

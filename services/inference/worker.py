@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from twinloop.safety.classifier import Classifier
-
 from schemas.event import Slot
 from schemas.readiness import Readiness
 from schemas.routing import RoutingState
@@ -38,6 +36,7 @@ from twinloop.receipts import Receipt, issue_receipt, question_digest
 from twinloop.routing.fence import is_affected
 from twinloop.routing.reader import Reading, StateReader
 from twinloop.routing.stamp import Stamp
+from twinloop.safety.classifier import Classifier
 from twinloop.signing import Signer
 from twinloop.telemetry.logging import get_logger
 from twinloop.topics import TopicCatalogue
