@@ -22,8 +22,9 @@ from twinloop.clock import SystemClock
 from twinloop.codec import decode
 from twinloop.demo.decision_log import DecisionLog
 from twinloop.demo.material import Harm, Material, Question
-from twinloop.demo.probes import Mode, ProbeRun, probe_releases
+from twinloop.demo.probes import MODES, Mode, ProbeRun, probe_releases
 from twinloop.demo.propagation import Propagation, propagation_of
+from twinloop.demo.recount import capture, differences, recount, write_expected
 from twinloop.demo.report import Report
 from twinloop.demo.scoring import accuracy
 from twinloop.demo.synthetic import synthetic_material
@@ -109,7 +110,7 @@ class _Story:
             )
             oldest = first.state.active_release
             self._step("probing the first release")
-            probed = self._probe([oldest])
+            probed = self._probe([oldest], ["full"])
             self._traffic.start(self._material.traffic, per_second=self._quiet)
             before = self._measure("before", oldest)
             promoted = self._learn(first)
@@ -122,8 +123,11 @@ class _Story:
             self._traffic.stop()
             self._step("probing both releases")
             self._compare(before, after, again)
-            self._compare_probes(probed, self._probe([oldest, after.release]), old=oldest, new=after.release)
+            last = self._probe([oldest, after.release], MODES)
+            self._compare_probes(probed, last, old=oldest, new=after.release)
             self._account()
+            if self._plan.profile == "kafka":
+                self._recount()
         finally:
             self._traffic.close()
             self._log.close()
@@ -303,6 +307,25 @@ class _Story:
         }
         self._report.pop("unanswered", None)
 
+    def _recount(self) -> None:
+        """Count again from what plain console consumers print."""
+        self._step("counting again from Kafka's console consumers")
+        folder = self._plan.output / "console"
+        capture(self._installation.kafka.bootstrap_servers, self._installation.topics, folder)
+        measured = ("before-", "after-", "rolled-back-")
+        write_expected(
+            folder,
+            {
+                query_id: question
+                for query_id, question in self._traffic.sent.items()
+                if query_id.startswith(measured)
+            },
+        )
+        found = differences(self._report, recount(folder))
+        for line in found:
+            self._say(f"    {line}")
+        self._report |= {"recount_equal": not found, "recount_differences": list(found)}
+
     def _correct(
         self, answers: dict[str, Answer], questions: Sequence[Question], corrections: Sequence[str]
     ) -> None:
@@ -356,8 +379,8 @@ class _Story:
                     )
         return found
 
-    def _probe(self, releases: Sequence[str]) -> Mapping[tuple[str, Mode], ProbeRun]:
-        return probe_releases(self._installation, releases, self._questions, folder=self._folder)
+    def _probe(self, releases: Sequence[str], modes: Sequence[Mode]) -> Mapping[tuple[str, Mode], ProbeRun]:
+        return probe_releases(self._installation, releases, self._questions, modes=modes, folder=self._folder)
 
     def _digests(self, release_id: str, answers: dict[str, Answer]) -> str:
         """One digest over what the release names, what reading it back finds, and what live answers were made of."""
@@ -380,7 +403,7 @@ class _Story:
     @property
     def _quiet(self) -> float:
         """Traffic while nothing is judged: enough to be a service, and two cores have a training to do."""
-        return self._material.traffic_per_second / 4
+        return self._material.traffic_per_second / 10
 
     def _propagation(self, epoch: int) -> Propagation:
         return propagation_of(self._installation.kafka, self._installation.topics, epoch)
