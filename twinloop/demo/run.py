@@ -109,9 +109,9 @@ class _Story:
                 lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
             )
             oldest = first.state.active_release
+            self._traffic.start(self._material.traffic, per_second=self._quiet)
             self._step("probing the first release")
             probed = self._probe([oldest], ["full"])
-            self._traffic.start(self._material.traffic, per_second=self._quiet)
             before = self._measure("before", oldest)
             promoted = self._learn(first)
             after = self._measure("after", promoted.state.active_release)
@@ -433,13 +433,15 @@ def _pair(before: ProbeRun, after: ProbeRun, questions: Sequence[Question]) -> d
 
 
 def _canary(decision: Decision) -> dict[str, Any]:
-    verdict = decision.evidence.get("verdict")
-    traffic = verdict.get("traffic") if isinstance(verdict, dict) else None
-    rule = traffic if isinstance(traffic, dict) else {}
+    """What a canary was judged on; `shadow_queries` counts the warm-up too, whose evidence of harm is used."""
+    found = decision.evidence.get("verdict")
+    verdict = found if isinstance(found, dict) else {}
+    traffic, gates = verdict.get("traffic"), verdict.get("gates")
+    seen = [gate.get("n_s") for gate in gates if isinstance(gate, dict)] if isinstance(gates, list) else []
     return {
         "release": decision.release,
-        "shadow_queries": rule.get("n_s"),
-        "traffic_path": rule.get("path"),
+        "shadow_queries": max((int(n) for n in seen if isinstance(n, int | float)), default=0),
+        "traffic_path": traffic.get("path") if isinstance(traffic, dict) else None,
         "verdict": decision.kind,
         "reason": decision.reason,
     }
