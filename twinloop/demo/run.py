@@ -27,7 +27,7 @@ from twinloop.demo.propagation import Propagation, propagation_of
 from twinloop.demo.recount import capture, differences, recount, write_expected
 from twinloop.demo.report import Report
 from twinloop.demo.scoring import accuracy
-from twinloop.demo.synthetic import synthetic_material
+from twinloop.demo.synthetic import shortened, synthetic_material
 from twinloop.demo.traffic import Traffic
 from twinloop.errors import ConfigError, Transient
 from twinloop.registry.blobs import open_store
@@ -59,6 +59,8 @@ class DemoPlan:
     data: Path | None = None
     output: Path = Path("build/demo")
     keep: bool = False
+    quick: bool = False
+    """One domain taught by feedback and one by documents, no harmful candidates: learn, promote, roll back."""
 
 
 def run_demo(plan: DemoPlan, say: Say) -> Report:
@@ -300,6 +302,7 @@ class _Story:
                 for each in decisions
             ],
             "harmful_candidate_stopped": bool(stopped) and all(stopped) and all(as_meant),
+            "harm_tried": self._material.exam_harm is not None or self._material.canary_harm is not None,
             "policy_digest": decisions[-1].policy,
             "policy_overrides": POLICY_OVERRIDES,
             "canaries": [_canary(each) for each in decisions if each.kind in ("promote", "abort")],
@@ -449,11 +452,12 @@ def _canary(decision: Decision) -> dict[str, Any]:
 
 def _material(plan: DemoPlan) -> Material:
     at_ms = SystemClock().now_ms()
-    if plan.data is None:
-        return synthetic_material(SEED, at_ms=at_ms)
-    from twinloop.demo.real_data import real_material
+    if plan.data is not None:
+        from twinloop.demo.real_data import real_material
 
-    return real_material(plan.data, seed=SEED, at_ms=at_ms)
+        return real_material(plan.data, seed=SEED, at_ms=at_ms)
+    whole = synthetic_material(SEED, at_ms=at_ms)
+    return shortened(whole) if plan.quick else whole
 
 
 def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:

@@ -30,7 +30,7 @@ each_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_commands_are_those_the_pages_name() -> None:
     assert {" ".join(path) for path in COMMANDS} >= {
         *("up", "init", "demo", "keys init", "ask", "rate", "feedback", "import"),
-        *("status", "watch", "history", "releases"),
+        *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
     }
 
