@@ -208,7 +208,7 @@ class _Judge:
         digest = (
             self._question.probes.digest
             if self._question.probes
-            else digest_of({name: cites for name, cites in sorted(needs.items())})
+            else digest_of(dict(sorted(needs.items())))
         )
         self._write(ProbesSent(run=stage.run, digest=digest, probes=tuple(sorted(needs.items()))))
         for result in self._results.pop(stage.candidate.release, []):
