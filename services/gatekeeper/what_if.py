@@ -206,9 +206,7 @@ class _Judge:
     def _examine(self, stage: Examining) -> None:
         needs = self._probes_of(stage.candidate.release)
         digest = (
-            self._question.probes.digest
-            if self._question.probes
-            else digest_of(dict(sorted(needs.items())))
+            self._question.probes.digest if self._question.probes else digest_of(dict(sorted(needs.items())))
         )
         self._write(ProbesSent(run=stage.run, digest=digest, probes=tuple(sorted(needs.items()))))
         for result in self._results.pop(stage.candidate.release, []):
