@@ -1,7 +1,7 @@
 """How much a gatekeeper takes: `python -m benchmarks.gatekeeper [--quick]`.
 
-`outcomes_per_s`: a backlog of assignment and outcome records lies in the topics, then one gatekeeper process starts and reads
-it through faust; the rows of each closed window over the time between the first and the last logged window.
+`outcomes_per_s`: a backlog of assignment and outcome records lies in the topics, then one gatekeeper process starts
+and reads it through faust; the rows of each closed window over the time between the first and the last logged window.
 `ms_per_window`: what the fold takes for one closed window in a canary with four domains, verdict and tick
 included. Writes `benchmarks/results/gatekeeper.json`.
 """
