@@ -32,6 +32,7 @@ def test_the_commands_are_those_the_pages_name() -> None:
         *("up", "init", "demo", "keys init", "ask", "rate", "feedback", "import"),
         *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
+        "replay",
     }
 
 
