@@ -52,8 +52,12 @@ def bare_loop(under: Ground, topics: TopicCatalogue, group: str, count: int) -> 
         done, wall, cpu, committed_at = 0, time.perf_counter(), time.process_time(), time.monotonic()
         records = first
         while True:
-            for record in records:
-                stream.send(Outgoing(target, record.value, record.key, record.headers, record.partition))
+            stream.send_all(
+                [
+                    Outgoing(target, record.value, record.key, record.headers, record.partition)
+                    for record in records
+                ]
+            )
             done += len(records)
             if time.monotonic() - committed_at >= SECTION.commit_interval_ms / 1000 or done >= count:
                 stream.commit()
