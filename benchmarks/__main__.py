@@ -9,6 +9,7 @@ from pathlib import Path
 NAMES = (
     "adaptation",
     "auto_rollback",
+    "availability",
     "canary",
     "determinism",
     "forgetting",
@@ -16,13 +17,18 @@ NAMES = (
     "gatekeeper",
     "inference",
     "propagation",
+    "rollback",
     "router",
+    "swap_under_load",
 )
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in NAMES:
         print(f"make bench NAME=... with one of: {', '.join(NAMES)}")
+        print(
+            "`python -m benchmarks.result_file` recomputes the figures of the routing benchmarks from their samples"
+        )
         print(f"results are kept in {Path(__file__).parent.name}/results, one JSON file each")
         return 0 if not arguments else 2
     name, *options = arguments

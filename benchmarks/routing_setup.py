@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
+import random
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from schemas.event import DOMAINS, Domain
 from schemas.queries import Query
 from schemas.routing import Canary, RoutingState
 from services.router.core.overload import OverloadPolicy
@@ -33,6 +32,7 @@ from twinloop.bus.stream import TransactionalStream
 from twinloop.canonical import sha256_hex
 from twinloop.clock import SystemClock
 from twinloop.codec import encode
+from twinloop.foundation_training.corpus import World
 from twinloop.kafka_jars.broker import KafkaBroker
 from twinloop.kafka_jars.jars import find_java
 from twinloop.kafka_jars.redis_server import start_redis
@@ -119,18 +119,33 @@ def make_topics(ground: Ground, prefix: str) -> TopicCatalogue:
     return topics
 
 
-def publish(ground: Ground, topics: TopicCatalogue, *, count: int, text_bytes: int) -> None:
-    """Fills `queries` with distinct queries of about `text_bytes` more than their fields."""
+def questions(*, seed: int = 7, entities: int = 60) -> list[tuple[Domain, str]]:
+    """Questions of the synthetic world with their domains, in a fixed shuffled order."""
+    found = [
+        (domain, question)
+        for domain in DOMAINS
+        for fact in World.generate(seed, domain, entities, attributes_per_entity=3).facts
+        for question in fact.questions()
+    ]
+    random.Random(seed).shuffle(found)
+    return found
+
+
+def publish(ground: Ground, topics: TopicCatalogue, *, count: int) -> None:
+    """Fills `queries` with distinct queries of distinct subjects."""
     producer = IdempotentProducer(ground.kafka)
     asked_at = time.time_ns() // 1_000_000
-    text = ("What is the notice period of contract Belvis? " * 200)[:text_bytes]
+    asked = questions()
     partitions = topics.partitions("queries")
     for number in range(count):
+        domain, text = asked[number % len(asked)]
         query = Query(
             id=f"q-{number}",
             text=text,
             asked_at=asked_at,
-            subject=f"user-{number % 5000}",
+            subject=f"user-{number}",
+            # One in five producers knows the domain; the rules choose for the others.
+            domain=domain if number % 5 == 0 else None,
             deadline_ms=600_000,
         )
         value, headers = encode(query, source="benchmark", event_id=query.id, at_ms=asked_at)
@@ -202,14 +217,3 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }

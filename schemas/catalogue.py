@@ -15,7 +15,7 @@ from schemas.outcomes import OutcomeBatch
 from schemas.queries import Query
 from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
-from schemas.seen_ids import SeenId
+from schemas.seen_ids import SeenId, SeenIds
 
 EVENTS: dict[str, type[Event]] = {
     event.type: event
@@ -37,5 +37,6 @@ EVENTS: dict[str, type[Event]] = {
         Readiness,
         AuditEntry,
         SeenId,
+        SeenIds,
     )
 }

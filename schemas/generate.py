@@ -76,7 +76,7 @@ def _channel(name: str, topic: dict[str, Any]) -> dict[str, Any]:
 
 def _topic_configuration(topic: dict[str, Any]) -> dict[str, Any]:
     retention = -1 if topic["retention"] == "forever" else topic["retention"] * 3_600_000
-    return {"cleanup.policy": [topic["cleanup"]], "retention.ms": retention}
+    return {"cleanup.policy": topic["cleanup"].split(","), "retention.ms": retention}
 
 
 def _operations(topics: dict[str, Any]) -> dict[str, Any]:

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-SLOT: Final = "tl-slot"
-ARM: Final = "tl-arm"
-RELEASE: Final = "tl-release"
-EPOCH: Final = "tl-epoch"
-DOMAIN: Final = "tl-domain"
-PURPOSE: Final = "tl-purpose"
-HOPS: Final = "tl-hops"
-ORIGIN: Final = "tl-origin"
-"""Partition of `queries` the record came from, in decimal."""
-ASSIGNED_AT: Final = "tl-assigned-at"
-"""Milliseconds since 1970 UTC of the first assignment, in decimal."""
-BUCKET: Final = "tl-bucket"
-UNIT: Final = "tl-unit"
-UNCONFIRMED: Final = "tl-unconfirmed"
+STAMP: Final = "tl-stamp"
+"""The router's decision about a routed record, as JSON: slot, arm, release, epoch, domain, purpose, origin (partition
+of `queries` the record came from), assigned_at (milliseconds since 1970 UTC), bucket, unit, hops, unconfirmed."""
 CLIENT: Final = "tl-client"
 QUERY_ID: Final = "tl-query-id"
 

@@ -30,7 +30,7 @@ class TopicDeclaration(BaseModel):
     partitions: Literal["origin"] | int
     retention: Literal["forever"] | int
     """Hours."""
-    cleanup: Literal["delete", "compact"]
+    cleanup: Literal["delete", "compact", "compact,delete"]
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     events: tuple[str, ...]

@@ -20,6 +20,7 @@ from twinloop.clock import SystemClock
 from twinloop.process import StopSignal, config_arguments, main_guard
 from twinloop.routing.disk_copy import DiskCopy
 from twinloop.routing.reader import StateReader
+from twinloop.routing.reader_core import ReaderPolicy
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.verification import state_verifier
 from twinloop.safety import build_classifier
@@ -46,6 +47,7 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
         reader = StateReader(
             RedisRoutingStore(settings.redis),
             verify=state_verifier(ring),
+            policy=ReaderPolicy(hold_max_s=section.hold_max_ms / 1000),
             disk_copy=DiskCopy(settings.state_folder / f"{name}.routing.json"),
         )
         stack.callback(reader.close)
@@ -87,6 +89,7 @@ def _limits(settings: InferenceSettings) -> WorkerLimits:
         batch_max=section.batch_max,
         batch_wait_s=section.batch_wait_ms / 1000,
         max_hops=section.max_hops,
+        overload=section.overload,
         readiness_interval_s=section.readiness_interval_s,
         prepare_timeout_s=section.prepare_timeout_s,
         keep_releases=section.keep_releases,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.event import Slot
+from services.inference.core.overload import OverloadPolicy
 from twinloop.settings_loader import ServiceSettings
 
 
@@ -47,6 +48,10 @@ class InferenceSection(BaseModel):
     """Longest wait for the first query of a batch; an idle worker reads the routing state this often."""
     retrieve: int = Field(default=4, ge=1, le=64)
     """Passages looked up for each question; the release's prompt says how many the model is shown."""
+    hold_max_ms: int = Field(default=2000, ge=0, le=600_000)
+    """How long to hold queries while Redis is silent before answering by the last known good state."""
+    overload: OverloadPolicy = OverloadPolicy()
+    """When waiting queries are shed."""
     max_hops: int = Field(default=3, ge=1, le=16)
     """How often a query may be forwarded before it ends as a `rerouted` error."""
     readiness_interval_s: float = Field(default=2.0, gt=0, le=60)

@@ -20,6 +20,7 @@ from services.inference.core.answers import (
     outcome_batches,
     outcome_row,
 )
+from services.inference.core.overload import OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
 from services.inference.metrics import InferenceMetrics
@@ -53,6 +54,7 @@ class WorkerLimits:
     batch_max: int
     batch_wait_s: float
     max_hops: int
+    overload: OverloadPolicy
     readiness_interval_s: float
     prepare_timeout_s: float
     keep_releases: int
@@ -86,6 +88,8 @@ class InferenceWorker:
         self._metrics, self._clock = metrics, clock
         self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
         self._recent: list[str] = []
+        self._backlog_since: float | None = None
+        self._backlog_ms = 0
         self._said: tuple[object, ...] = ()
         self._said_at = 0.0
 
@@ -110,6 +114,7 @@ class InferenceWorker:
 
     def _turn(self) -> None:
         records = self._stream.poll(self._limits.batch_max, self._limits.batch_wait_s)
+        self._watch_backlog(len(records))
         self._reader.begin()
         batch, unreadable = self._parsed(records)
         reading = self._read_until_known(self._reader.finish(self._clock.monotonic()), records)
@@ -119,6 +124,15 @@ class InferenceWorker:
         if records:
             self._process(batch, unreadable, state=reading.state, unconfirmed=reading.unconfirmed)
         self._say_readiness()
+
+    def _watch_backlog(self, polled: int) -> None:
+        """A batch that is not full says that nothing waits behind it."""
+        now = self._clock.monotonic()
+        if polled < self._limits.batch_max:
+            self._backlog_since = None
+        elif self._backlog_since is None:
+            self._backlog_since = now
+        self._backlog_ms = 0 if self._backlog_since is None else int(1000 * (now - self._backlog_since))
 
     def _read_until_known(self, reading: Reading, records: Sequence[Record]) -> Reading | None:
         """Hold while Redis is silent: with nothing polled come back later, else wait; Kafka keeps the queries."""
@@ -169,7 +183,14 @@ class InferenceWorker:
         state: RoutingState,
         unconfirmed: bool,
     ) -> None:
-        plan = plan_batch(batch, state, now_ms=self._clock.now_ms(), max_hops=self._limits.max_hops)
+        plan = plan_batch(
+            batch,
+            state,
+            now_ms=self._clock.now_ms(),
+            max_hops=self._limits.max_hops,
+            overload=self._limits.overload,
+            backlog_ms=self._backlog_ms,
+        )
         ended = [(refusal.routed, failure(refusal.kind, refusal.detail)) for refusal in plan.refuse]
         ended += zip(plan.keep, self._answered(plan.keep), strict=True)
         now_ms = self._clock.now_ms()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,10 +10,12 @@ from schemas import headers as names
 from schemas.answers import Answer, AnswerError
 from schemas.assignments import AssignmentBatch
 from schemas.event import SLOTS, Slot
+from schemas.seen_ids import SeenIds
 from services.router.core.micro_batch import Decisions, Refusal, Route
 from services.router.core.query import ParsedQuery
 from services.router.core.rows import Batch, Seen, encode_batch, encode_seen
-from twinloop.bus.cloudevents import child_traceparent, event_headers
+from services.router.parsing import Intake
+from twinloop.bus.cloudevents import child_traceparent, event_headers, new_traceparents
 from twinloop.bus.records import Headers, Outgoing, Record
 from twinloop.codec import encode
 from twinloop.routing.stamp import OWN_PREFIX, Stamp
@@ -60,37 +62,41 @@ class Emitter:
     def emit(
         self,
         decisions: Decisions,
-        batch: Sequence[tuple[Record, ParsedQuery]],
+        batch: Sequence[Intake],
         *,
         now_ms: int,
         random_bytes: bytes,
-    ) -> Iterator[Outgoing]:
+    ) -> list[Outgoing]:
         """Records in the order they are sent; `batch` is what the decisions' positions count.
 
         `random_bytes` holds 24 bytes a route.
         """
-        for number, route in enumerate(decisions.routes):
-            record, query = batch[route.position]
-            span = random_bytes[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)]
-            yield self._routed(route, record, query, span)
+        sent = self._routed(decisions.routes, batch, random_bytes)
         for refusal in decisions.refusals:
-            yield self._error_answer(refusal, *batch[refusal.position], now_ms=now_ms)
+            intake = batch[refusal.position]
+            sent.append(self._error_answer(refusal, intake.record, intake.query, now_ms=now_ms))
         for origin, rows in decisions.rows.items():
-            yield self._assignments(Batch(origin, self._router, rows))
+            sent.append(self._assignments(Batch(origin, self._router, rows)))
         for origin, ids in decisions.ended.items():
-            for query_id in ids:
-                seen = encode_seen(Seen(query_id, origin, now_ms))
-                yield Outgoing(self._topics.seen_ids, seen, query_id.encode(), (), origin)
+            sent.append(self._seen_ids(Seen(origin, now_ms, ids)))
+        return sent
 
-    def _routed(self, route: Route, record: Record, query: ParsedQuery, random_bytes: bytes) -> Outgoing:
-        stamp = route.stamp
-        return Outgoing(
-            self._topics.slots[stamp.slot],
-            record.value,
-            (query.subject or query.id).encode(),
-            routed_headers(record.headers, stamp, random_bytes),
-            stamp.origin,
-        )
+    def _routed(
+        self, routes: Sequence[Route], batch: Sequence[Intake], random_bytes: bytes
+    ) -> list[Outgoing]:
+        topics, sent = self._topics.slots, []
+        traces = new_traceparents(random_bytes)
+        for number, route in enumerate(routes):
+            stamp, intake = route.stamp, batch[route.position]
+            record, query = intake.record, intake.query
+            if intake.is_plain:
+                headers: Headers = (*record.headers, ("traceparent", traces[number]), *stamp.headers())
+            else:
+                span = random_bytes[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)]
+                headers = routed_headers(record.headers, stamp, span)
+            key, size = (query.subject or query.id).encode(), intake.routed_size
+            sent.append(Outgoing(topics[stamp.slot], record.value, key, headers, stamp.origin, None, size))
+        return sent
 
     def _error_answer(self, refusal: Refusal, record: Record, query: ParsedQuery, *, now_ms: int) -> Outgoing:
         answer = Answer(
@@ -108,6 +114,12 @@ class Emitter:
             extra=((names.CLIENT, query.client.encode()),),
         )
         return Outgoing(self._topics.answers, value, query.id.encode(), headers)
+
+    def _seen_ids(self, seen: Seen) -> Outgoing:
+        first = seen.ids[0]
+        headers = event_headers(id=f"{first}/{seen.seen_at}", type=SeenIds.type, source=self._source)
+        key = f"{seen.origin}/{first}".encode()
+        return Outgoing(self._topics.seen_ids, encode_seen(seen), key, headers, seen.origin)
 
     def _assignments(self, batch: Batch) -> Outgoing:
         first = batch.rows[0]

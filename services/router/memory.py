@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from services.router.core.deduplication import SeenIds
 
@@ -28,9 +28,9 @@ class PartitionMemory:
             restored.restore(self._read_seen(origin), now_ms=now_ms)
             self._seen[origin] = restored
 
-    def was_seen(self, origin: int, query_id: str, *, now_ms: int) -> bool:
-        """Whether the id was routed within the window; KeyError for an origin that was not restored."""
-        return self._seen[origin].has(query_id, now_ms=now_ms)
+    def seen(self, origin: int, *, now_ms: int) -> Container[str]:
+        """The ids routed within the window; KeyError for an origin that was not restored."""
+        return self._seen[origin].known(now_ms=now_ms)
 
     def add(self, ended: Mapping[int, Sequence[str]], *, at_ms: int) -> int:
         """Takes ids in until `confirm` or `undo`; returns how many others were forgotten too early."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter as TallyOf
+from operator import attrgetter
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.router.core.micro_batch import Decisions
 
+_LABELS = attrgetter("slot", "purpose", "domain")
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SIZES = (1, 4, 16, 64, 256, 1000)
 
@@ -65,11 +69,8 @@ class RouterMetrics:
 
     def decided(self, decisions: Decisions) -> None:
         """Counts what one batch came to."""
-        counts: dict[tuple[str, str, str], int] = {}
-        for route in decisions.routes:
-            key = (route.stamp.slot, route.stamp.purpose, route.stamp.domain)
-            counts[key] = counts.get(key, 0) + 1
-        for labels, count in counts.items():
+        stamps = [route.stamp for route in decisions.routes]
+        for labels, count in TallyOf(map(_LABELS, stamps)).items():
             self.routed.labels(*labels).inc(count)
         for refusal in decisions.refusals:
             self.refused.labels(refusal.kind).inc()

@@ -10,6 +10,7 @@ import msgspec
 
 from schemas.queries import Query
 from services.router.core.query import ParsedQuery
+from services.router.header_shapes import HeaderShapes
 from twinloop.bus.records import Record
 from twinloop.codec import decode
 from twinloop.errors import InvalidEvent
@@ -18,34 +19,57 @@ STAMP_ROOM = 1024
 """Bytes kept free in a record for the stamp's headers."""
 
 _TYPE = Query.type.encode()
-_decoder = msgspec.json.Decoder(ParsedQuery)
+_decode = msgspec.json.Decoder(ParsedQuery).decode
 
 
-def parse_query(record: Record, *, max_bytes: int) -> ParsedQuery:
-    """The query in a record of `queries`.
+class Intake(msgspec.Struct, frozen=True, gc=False):
+    """A record of `queries` with the query in it; an arrival to `decide`."""
 
-    Raises InvalidEvent naming topic, partition, offset and reason, also where the stamp would make the record larger
-    than `max_bytes`.
-    """
-    value = record.value
-    if value is None:
-        return _by_model(record)
-    size, declared = len(value) + len(record.key or b"") + STAMP_ROOM, _TYPE
-    for name, content in record.headers:
-        size += len(name) + len(content)
-        if name == "ce_type":
-            declared = content
-    if size > max_bytes:
-        raise InvalidEvent(
-            f"{record.topic}[{record.partition}]@{record.offset}: {size} bytes with the router's headers, "
-            f"at most {max_bytes} can be forwarded"
-        )
-    if declared != _TYPE:
-        return _by_model(record)
-    try:
-        return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _by_model(record)
+    origin: int
+    query: ParsedQuery
+    record: Record
+    routed_size: int
+    """At most this many bytes once it is stamped."""
+    is_plain: bool
+    """Its headers hold neither a trace nor anything of this system."""
+
+
+class Parser:
+    """Parses one record after the other; remembers what header names look like."""
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._shapes = HeaderShapes()
+
+    def parse(self, record: Record) -> Intake:
+        """The query in a record.
+
+        Raises InvalidEvent naming topic, partition, offset and reason, also where the stamp would make the record
+        larger than `max_bytes`.
+        """
+        value = record.value
+        names, contents = zip(*record.headers, strict=True) if record.headers else ((), ())
+        shape = self._shapes.of(names)
+        size = len(value or b"") + len(record.key or b"") + STAMP_ROOM
+        size += shape.names_size + len(b"".join(contents))
+        if value is None or (shape.type_at is not None and contents[shape.type_at] != _TYPE):
+            query = _by_model(record)
+        else:
+            self._refuse_oversize(record, size)
+            try:
+                query = _decode(value)
+                if not query.is_well_named:
+                    query = _by_model(record)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                query = _by_model(record)
+        return Intake(record.partition, query, record, size, shape.is_plain)
+
+    def _refuse_oversize(self, record: Record, size: int) -> None:
+        if size > self._max_bytes:
+            raise InvalidEvent(
+                f"{record.topic}[{record.partition}]@{record.offset}: {size} bytes with the router's headers, "
+                f"at most {self._max_bytes} can be forwarded"
+            )
 
 
 def _by_model(record: Record) -> ParsedQuery:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from schemas.seen_ids import SeenId
+from schemas.seen_ids import SeenId, SeenIds
 from twinloop.bus.reader import LogReader
-from twinloop.bus.records import TopicPartition
+from twinloop.bus.records import Record, TopicPartition
 from twinloop.bus.settings import KafkaSettings
 from twinloop.codec import decode
 from twinloop.errors import Transient
@@ -33,8 +33,8 @@ class SeenLog:
             self._settings, partitions=[source], from_timestamp_ms=max(0, now_ms - self._window_ms)
         ) as log:
             self._wait_until_settled(log, source, end)
-            events = [decode(record, SeenId) for record in log.read_to_end(self._patience_s) if record.value]
-        return [(event.id, event.seen_at) for event in events]
+            records = [record for record in log.read_to_end(self._patience_s) if record.value]
+        return [pair for record in records for pair in _seen_in(record)]
 
     def _wait_until_settled(self, log: LogReader, source: TopicPartition, end: int) -> None:
         """Returns once no transaction is open below `end`: only then does "committed" say all there is."""
@@ -46,3 +46,11 @@ class SeenLog:
                     "timed out: check transactional ids of dead routers"
                 )
             time.sleep(_PAUSE_S)
+
+
+def _seen_in(record: Record) -> list[tuple[str, int]]:
+    if record.header("ce_type") is None:
+        single = decode(record, SeenId)
+        return [(single.id, single.seen_at)]
+    batch = decode(record, SeenIds)
+    return [(query_id, batch.seen_at) for query_id in batch.ids]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from schemas.routing import RoutingState
-from services.router.core.micro_batch import Arrival, Decisions, Situation, decide
+from services.router.core.micro_batch import Decisions, Situation, decide
 from services.router.core.overload import OverloadPolicy
-from services.router.core.query import ParsedQuery
 from services.router.emission import RANDOM_BYTES, Emitter
 from services.router.memory import PartitionMemory
 from services.router.metrics import RouterMetrics
-from services.router.parsing import parse_query
+from services.router.parsing import Intake, Parser
 from services.router.readiness import ReadinessReporter
 from twinloop.bus.dead_letter import dead_letter
 from twinloop.bus.records import Outgoing, Record, TopicPartition
@@ -36,7 +35,7 @@ class Stream(Protocol):
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]: ...
 
-    def send(self, outgoing: Outgoing) -> None: ...
+    def send_all(self, outgoing: Sequence[Outgoing]) -> None: ...
 
     def commit(self) -> None: ...
 
@@ -95,6 +94,7 @@ class RouterWorker:
     ) -> None:
         self._limits, self._parts = limits, parts
         self._service, self._dead_letters = service, dead_letters
+        self._parser = Parser(max_bytes=limits.max_record_bytes)
         self._stream = open_stream(self._on_revoked)
         self._commits = self._stream.commits
         self._dirty_since: float | None = None
@@ -158,8 +158,8 @@ class RouterWorker:
 
     def _route(
         self,
-        batch: Sequence[tuple[Record, ParsedQuery]],
-        letters: Iterable[Outgoing],
+        batch: Sequence[Intake],
+        letters: Sequence[Outgoing],
         *,
         is_backlogged: bool,
     ) -> None:
@@ -170,38 +170,35 @@ class RouterWorker:
         # First the memory, then the sending: an undo in between must find these ids to forget.
         early = parts.memory.add(decisions.ended, at_ms=now_ms)
         random_bytes = parts.random(RANDOM_BYTES * len(decisions.routes))
-        for outgoing in parts.emitter.emit(decisions, batch, now_ms=now_ms, random_bytes=random_bytes):
-            self._stream.send(outgoing)
-        for letter in letters:
-            self._stream.send(letter)
-            parts.metrics.dead_letters.inc()
+        emitted = parts.emitter.emit(decisions, batch, now_ms=now_ms, random_bytes=random_bytes)
+        self._stream.send_all([*emitted, *letters])
+        if letters:
+            parts.metrics.dead_letters.inc(len(letters))
         parts.metrics.decided(decisions)
         if early:
             parts.metrics.evicted.inc(early)
 
-    def _decided(
-        self, batch: Sequence[tuple[Record, ParsedQuery]], *, now_ms: int, is_backlogged: bool
-    ) -> Decisions:
+    def _decided(self, batch: Sequence[Intake], *, now_ms: int, is_backlogged: bool) -> Decisions:
         state, memory = self._prepared, self._parts.memory
         assert state is not None  # _may_route said so
         situation = Situation(
             state=state,
             chooser=self._parts.rules.chooser,
-            was_seen=lambda origin, query_id: memory.was_seen(origin, query_id, now_ms=now_ms),
+            seen=lambda origin: memory.seen(origin, now_ms=now_ms),
             now_ms=now_ms,
             policy=self._limits.overload,
             unconfirmed=self._parts.reader.mode == "static",
             is_backlogged=is_backlogged,
         )
-        return decide([Arrival(record.partition, query) for record, query in batch], situation)
+        return decide(batch, situation)
 
-    def _parsed(self, records: Sequence[Record]) -> tuple[list[tuple[Record, ParsedQuery]], list[Outgoing]]:
-        batch: list[tuple[Record, ParsedQuery]] = []
+    def _parsed(self, records: Sequence[Record]) -> tuple[list[Intake], list[Outgoing]]:
+        batch: list[Intake] = []
         letters: list[Outgoing] = []
-        limit = self._limits.max_record_bytes
+        parse = self._parser.parse
         for record in records:
             try:
-                batch.append((record, parse_query(record, max_bytes=limit)))
+                batch.append(parse(record))
             except InvalidEvent as error:
                 _log.warning("dead letter", reason=str(error))
                 at_ms = self._parts.clock.now_ms()

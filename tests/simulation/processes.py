@@ -165,12 +165,11 @@ class Router(Process):
         self.phase = 2
 
     def _decisions(self, state: RoutingState, *, unconfirmed: bool) -> Decisions:
-        was_seen = self.seen.has
         now_ms, is_blind = self.world.now_ms, self.world.plants.no_deduplication
         situation = Situation(
             state=state,
             chooser=lambda release: _GEN,  # type: ignore[arg-type,return-value]
-            was_seen=lambda origin, query_id: not is_blind and was_seen(query_id, now_ms=now_ms),
+            seen=lambda origin: () if is_blind else self.seen.known(now_ms=now_ms),
             now_ms=now_ms,
             policy=_OVERLOAD,
             unconfirmed=unconfirmed,

@@ -101,6 +101,14 @@ def new_traceparent(random_bytes: bytes, *, is_sampled: bool = True) -> bytes:
     return b"00-" + hexed[:32] + b"-" + hexed[32:] + (b"-01" if is_sampled else b"-00")
 
 
+def new_traceparents(random_bytes: bytes) -> list[bytes]:
+    """`new_traceparent` of each 24 of the random bytes."""
+    hexed = random_bytes.hex().encode()
+    return [
+        b"00-%b-%b-01" % (hexed[at : at + 32], hexed[at + 32 : at + 48]) for at in range(0, len(hexed), 48)
+    ]
+
+
 def child_traceparent(parent: bytes | None, random_bytes: bytes) -> bytes:
     """A traceparent in `parent`'s trace with a new span; a new root where `parent` is absent or malformed.
 

@@ -120,6 +120,17 @@ class TransactionalStream:
             self.abort()
             raise
 
+    def send_all(self, outgoing: Iterable[Outgoing]) -> None:
+        """Adds records in order, as `send()` does each of them.
+
+        Raises InvalidEvent for the first over the size limit (those before it are added), Transient, Fenced.
+        """
+        try:
+            self._producer.send_all(outgoing)
+        except Transient:
+            self.abort()
+            raise
+
     def commit(
         self,
         offsets: Mapping[TopicPartition, int] | None = None,

@@ -7,7 +7,7 @@ fatal ones end the client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from twinloop.bus.bounded_call import BoundedCaller
 from twinloop.bus.client_log import CLIENT_LOG
 from twinloop.bus.errors_map import TOO_LARGE, as_twinloop_error, kafka_error, kafka_errors
-from twinloop.bus.producer import produce
+from twinloop.bus.producer import produce, produce_all
 from twinloop.bus.records import Outgoing
 from twinloop.bus.settings import KafkaSettings
 from twinloop.errors import ConfigError, Fenced, Transient, TwinLoopError
@@ -57,6 +57,12 @@ class TransactionalProducer:
         if not self._is_open:
             self._begin()
         produce(self._producer, outgoing)
+
+    def send_all(self, outgoing: Iterable[Outgoing]) -> None:
+        """Writes them in order; InvalidEvent for one over the size limit leaves those before it in the transaction."""
+        if not self._is_open:
+            self._begin()
+        produce_all(self._producer, outgoing, limit=self._settings.max_message_bytes)
 
     def commit(self, positions: list[TopicPartition], group: Any) -> None:
         """Commits what was sent and `positions` (a list of next offsets) of the consumer group `group`.

@@ -17,7 +17,7 @@ from twinloop.cli.exit_status import FAILED
 from twinloop.cli.orders import give_order, make_order
 from twinloop.cli.output import print_json, print_table, say, short
 from twinloop.codec import decode
-from twinloop.errors import ConfigError, SignatureError
+from twinloop.errors import ConfigError, SignatureError, Transient
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.verification import state_verifier
 from twinloop.stack.supervisor import readiness
@@ -170,11 +170,21 @@ def rollback(
     actor: ActorOption = "operator",
     key: KeyOption = "operator-1",
     timeout: TimeoutOption = 60.0,
+    break_glass: Annotated[
+        bool,
+        typer.Option(
+            "--break-glass",
+            help="Write Redis at once, without Kafka or gatekeeper; needs a reason and that role.",
+        ),
+    ] = False,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Restore an earlier release in one write: adapters, indexes and router rules together."""
+    if break_glass:
+        _by_hand(release, reason, actor, key, Connection(home, config), as_json)
+        return
     _order("rollback", release, reason, actor, key, timeout, Connection(home, config), as_json)
 
 
@@ -272,6 +282,25 @@ def logged_decisions(connection: Connection) -> Iterator[Decision]:
                     yield decision
 
 
+def _by_hand(
+    release: str | None, reason: str, actor: str, key: str, connection: Connection, as_json: bool
+) -> None:
+    from twinloop.cli.break_glass import publish_kept, roll_back_by_hand
+
+    if reason == "manual":
+        raise ConfigError("--break-glass needs --reason: it is all that people will find afterwards")
+    state, outcome = roll_back_by_hand(connection, release=release, reason=reason, actor=actor, key_id=key)
+    durable = "" if outcome.durable else ", active, not durable"
+    if as_json:
+        print_json({**state.model_dump(mode="json"), "durable": outcome.durable})
+    else:
+        say(f"epoch {state.epoch}: {short(state.active_release)} serves again, by hand{durable}")
+    try:
+        publish_kept(connection)
+    except Transient:
+        say(f"Kafka is silent: the reason is kept in {connection.home.root / 'break-glass.jsonl'}")
+
+
 def _order(
     action: Action,
     release: str | None,
@@ -282,8 +311,11 @@ def _order(
     connection: Connection,
     as_json: bool,
 ) -> None:
+    from twinloop.cli.break_glass import publish_kept
+
     order = make_order(connection, action, actor=actor, key_id=key, reason=reason, release=release)
     outcome = give_order(connection, order, timeout_s=timeout)
+    publish_kept(connection)
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     elif isinstance(outcome, Decision):

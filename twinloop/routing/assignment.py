@@ -57,6 +57,34 @@ def assign(state: RoutingState, subject: str, *, opt_out: bool = False) -> Assig
     return Assignment(state.active, "active", state.releases[state.active], state.epoch, bucket, unit)
 
 
+class Assigner:
+    """`assign` for many subjects under one state, in half its time: what their hashes share is computed once."""
+
+    def __init__(self, state: RoutingState) -> None:
+        canary, incarnation = state.canary, state.incarnation
+        salt = incarnation if canary is None else canary.salt
+        self._bucket_hash = blake2b(f"{salt}:".encode(), digest_size=8)
+        self._unit_hash = blake2b(digest_size=8, key=incarnation.encode())
+        self._below = 0 if canary is None else canary.basis_points
+        self._shadow = state.active if canary is None else canary.slot
+        self._active, self._epoch, self._releases = state.active, state.epoch, state.releases
+
+    def assign(self, subject: str, *, opt_out: bool = False) -> Assignment:
+        """What `assign(state, subject, opt_out=opt_out)` returns."""
+        spelled = subject.encode()
+        hashed = self._bucket_hash.copy()
+        hashed.update(spelled)
+        bucket = int.from_bytes(hashed.digest(), "big") % BUCKETS
+        hashed = self._unit_hash.copy()
+        hashed.update(spelled)
+        unit = hashed.hexdigest()
+        if bucket < self._below and not opt_out:
+            slot = self._shadow
+            return Assignment(slot, "shadow", self._releases[slot], self._epoch, bucket, unit)
+        slot = self._active
+        return Assignment(slot, "active", self._releases[slot], self._epoch, bucket, unit)
+
+
 def mirrored(state: RoutingState, subject: str) -> Slot | None:
     """The slot that gets an unseen copy of this subject's queries, or None; never with a revoked release."""
     mirror = state.mirror

@@ -15,6 +15,12 @@ Votes = tuple[tuple[int, float], ...]
 """(index of the domain in DOMAINS, weight) for one keyword."""
 
 
+_ASCII_WORDS = bytes(
+    ord(chr(code).lower()) if chr(code).isalnum() or chr(code) == "_" else ord(" ") for code in range(128)
+) + bytes(128)
+"""Lower-cases ASCII and blanks what is no word."""
+
+
 class DomainChooser:
     """Rules made ready to ask. Equal rules give equal choices on every machine."""
 
@@ -23,8 +29,6 @@ class DomainChooser:
         self._threshold = rules.similarity_threshold
         self._fallback = rules.fallback
         self._priorities = [rules.domains[domain].priority for domain in DOMAINS]
-        self._keywords: dict[str, list[tuple[str, Votes]]] = {}
-        """By first word: the keyword between blanks, and what it speaks for."""
         self._read_keywords(rules)
         self._embedder = HashingEmbedder(dim=rules.embedder.dim)
         self._exemplars = [self._embedder.embed(rules.domains[domain].exemplars) for domain in DOMAINS]
@@ -44,18 +48,27 @@ class DomainChooser:
 
     def _by_keywords(self, text: str) -> list[int]:
         """The domains with the highest score, if it suffices: none, one, or several that tie."""
-        words = words_of(text)
+        # The same words as words_of() finds; bytes take half the time.
+        ascii_words = text.encode().translate(_ASCII_WORDS).split() if text.isascii() else None
+        words = (
+            [word.encode("utf-8", "surrogatepass") for word in words_of(text)]
+            if ascii_words is None
+            else ascii_words
+        )
         said = self._known.intersection(words)
         if not said:
             return []
         scores = [0.0] * len(DOMAINS)
-        spelled = f" {' '.join(words)} "
+        spelled = b""
         # Sorted: a set's order, and so a sum's last bit, differs from process to process.
         for word in sorted(said):
             for phrase, votes in self._keywords[word]:
-                if phrase in spelled:
-                    for index, weight in votes:
-                        scores[index] += weight
+                if phrase is not None:
+                    spelled = spelled or b" %b " % b" ".join(words)
+                    if phrase not in spelled:
+                        continue
+                for index, weight in votes:
+                    scores[index] += weight
         best = max(scores)
         if best < self._min_score:
             return []
@@ -78,11 +91,14 @@ class DomainChooser:
         return round(float(similarities.mean()), 5)
 
     def _read_keywords(self, rules: RouterRules) -> None:
+        self._keywords: dict[bytes, list[tuple[bytes | None, Votes]]] = {}
+        """By first word in UTF-8: the phrase between blanks (None for a single word) and what it speaks for."""
         votes: dict[str, list[tuple[int, float]]] = {}
         for index, domain in enumerate(DOMAINS):
             for keyword, weight in rules.domains[domain].keywords.items():
                 votes.setdefault(" ".join(words_of(keyword)), []).append((index, weight))
         for phrase, found in votes.items():
-            first = phrase.partition(" ")[0]
-            self._keywords.setdefault(first, []).append((f" {phrase} ", tuple(found)))
+            first, _, more = phrase.partition(" ")
+            spelled = f" {phrase} ".encode() if more else None
+            self._keywords.setdefault(first.encode(), []).append((spelled, tuple(found)))
         self._known = frozenset(self._keywords)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from schemas.answers import ErrorKind
 from schemas.routing import RoutingState
+from services.inference.core.overload import OverloadPolicy, is_shed
 from services.inference.core.routed_query import RoutedQuery
 from twinloop.routing.assignment import Assignment
 from twinloop.routing.fence import Forward, Keep, fence
@@ -40,12 +41,24 @@ class Plan:
 
 _DETAILS: dict[str, str] = {
     "rerouted": "forwarded between slots too often while the routing state kept changing; ask again",
+    "shed": "refused under overload; ask again later or with a higher priority",
     "revoked": "the release this query was meant for has been withdrawn",
 }
 
 
-def plan_batch(batch: Sequence[RoutedQuery], state: RoutingState, *, now_ms: int, max_hops: int) -> Plan:
-    """Divide a batch by the fence and the deadlines."""
+def plan_batch(
+    batch: Sequence[RoutedQuery],
+    state: RoutingState,
+    *,
+    now_ms: int,
+    max_hops: int,
+    overload: OverloadPolicy | None = None,
+    backlog_ms: int = 0,
+) -> Plan:
+    """Divide a batch by the fence, the deadlines and, under a backlog of `backlog_ms`, who may still wait.
+
+    The fence comes before the shedding: what belongs elsewhere may find room there.
+    """
     keep: list[RoutedQuery] = []
     forward: list[Forwarding] = []
     refuse: list[Refusal] = []
@@ -61,7 +74,10 @@ def plan_batch(batch: Sequence[RoutedQuery], state: RoutingState, *, now_ms: int
             max_hops=max_hops,
         )
         if isinstance(verdict, Keep):
-            keep.append(routed)
+            if overload is not None and is_shed(overload, routed, now_ms=now_ms, backlog_ms=backlog_ms):
+                refuse.append(Refusal(routed, "shed", _DETAILS["shed"]))
+            else:
+                keep.append(routed)
         elif isinstance(verdict, Forward):
             forward.append(Forwarding(routed, verdict.assignment))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 class SeenIds:
@@ -23,6 +23,11 @@ class SeenIds:
     def __len__(self) -> int:
         return len(self._seen_at)
 
+    def known(self, *, now_ms: int) -> Container[str]:
+        """The ids routed within the window before `now_ms`, to be asked at that time."""
+        self._forget(now_ms)
+        return self._seen_at.keys()
+
     def has(self, query_id: str, *, now_ms: int) -> bool:
         """Whether the id was routed within the window before `now_ms`."""
         seen_at = self._seen_at.get(query_id)
@@ -30,11 +35,11 @@ class SeenIds:
 
     def add(self, query_ids: Iterable[str], *, at_ms: int) -> None:
         """Takes ids in provisionally and forgets what is too old or too much."""
-        for query_id in query_ids:
-            # An id that outlived its window is routed again and starts a new one, at the young end.
-            self._seen_at.pop(query_id, None)
-            self._seen_at[query_id] = at_ms
-            self._provisional.append(query_id)
+        # First, so that an id that outlived its window and is routed again starts anew at the young end.
+        self._forget(at_ms)
+        added = list(query_ids)
+        self._seen_at.update(dict.fromkeys(added, at_ms))
+        self._provisional += added
         self._forget(at_ms)
 
     def restore(self, seen: Iterable[tuple[str, int]], *, now_ms: int) -> None:

@@ -1,9 +1,13 @@
-"""One micro-batch decided by one routing state: who answers what, what is dropped, what is refused."""
+"""One micro-batch decided by one routing state: who answers what, what is dropped, what is refused.
+
+The loop below runs for every query of a deployment, so what a batch has in common is computed once, and structs are
+built by position.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Container, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -11,14 +15,24 @@ from schemas.event import Domain
 from schemas.routing import RoutingState
 from services.router.core.overload import OverloadPolicy, admit
 from services.router.core.query import ParsedQuery
-from services.router.core.rows import Row, row_of
-from twinloop.routing.assignment import Assignment, assign, mirror_assignment
+from services.router.core.rows import Row
+from twinloop.routing.assignment import Assigner, Assignment, mirror_assignment
 from twinloop.routing.domain_choice import DomainChooser
-from twinloop.routing.stamp import Stamp, stamp_of
+from twinloop.routing.stamp import Stamp
+
+
+class Arriving(Protocol):
+    """A parsed query and the partition of `queries` it came from."""
+
+    @property
+    def origin(self) -> int: ...
+
+    @property
+    def query(self) -> ParsedQuery: ...
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """A parsed query and the partition of `queries` it came from."""
+    """An arrival with nothing else to it."""
 
     origin: int
     query: ParsedQuery
@@ -56,32 +70,45 @@ class Situation(msgspec.Struct, frozen=True):
     state: RoutingState
     chooser: Callable[[str], DomainChooser]
     """The rules of a release."""
-    was_seen: Callable[[int, str], bool]
-    """Whether this origin routed this id before."""
+    seen: Callable[[int], Container[str]]
+    """The ids this origin routed within the window before `now_ms`."""
     now_ms: int
     policy: OverloadPolicy
     unconfirmed: bool = False
     is_backlogged: bool = False
 
 
-def decide(arrivals: Sequence[Arrival], situation: Situation) -> Decisions:
+def decide(arrivals: Sequence[Arriving], situation: Situation) -> Decisions:
     """Decides every arrival; pure. Raises NotReady where the rules of a release it needs are not prepared."""
-    decisions = Decisions([], [], {}, {}, 0)
-    in_batch: set[tuple[int, str]] = set()
+    batch = _Batch(situation)
+    now_ms, is_backlogged = situation.now_ms, situation.is_backlogged
+    origins: dict[int, _Origin] = {}
     duplicates = 0
     for position, arrival in enumerate(arrivals):
-        identity = (arrival.origin, arrival.query.id)
-        if identity in in_batch or situation.was_seen(arrival.origin, arrival.query.id):
+        number, query = arrival.origin, arrival.query
+        origin = origins.get(number)
+        if origin is None:
+            origin = origins[number] = _Origin(number, situation.seen(number))
+        if query.id in origin.fresh or query.id in origin.seen:
             duplicates += 1
             continue
-        in_batch.add(identity)
-        decisions.ended.setdefault(arrival.origin, []).append(arrival.query.id)
-        _decide_one(position, arrival, situation, decisions)
-    return msgspec.structs.replace(decisions, duplicates=duplicates)
+        origin.fresh[query.id] = None
+        if is_backlogged or now_ms - query.asked_at >= query.deadline_ms:
+            refused = _refused(situation, query)
+            if refused is not None:
+                batch.refusals.append(Refusal(position, refused))
+                continue
+        batch.route(position, origin, query)
+    return Decisions(
+        batch.routes,
+        batch.refusals,
+        {number: origin.rows for number, origin in origins.items() if origin.rows},
+        {number: list(origin.fresh) for number, origin in origins.items() if origin.fresh},
+        duplicates,
+    )
 
 
-def _decide_one(position: int, arrival: Arrival, situation: Situation, decisions: Decisions) -> None:
-    query, state = arrival.query, situation.state
+def _refused(situation: Situation, query: ParsedQuery) -> Literal["deadline", "shed"] | None:
     admission = admit(
         situation.policy,
         priority=query.priority,
@@ -89,47 +116,67 @@ def _decide_one(position: int, arrival: Arrival, situation: Situation, decisions
         deadline_ms=query.deadline_ms,
         is_backlogged=situation.is_backlogged,
     )
-    if admission != "route":
-        decisions.refusals.append(Refusal(position, admission))
-        return
-    subject = query.subject or query.id
-    user = assign(state, subject, opt_out=query.canary_opt_out)
-    _place(position, arrival, situation, decisions, user, is_mirror=False)
-    if state.mirror is not None and not query.canary_opt_out:
-        copy = mirror_assignment(state, subject)
-        # The slot that answers the user learns nothing from a copy of the same question.
-        if copy is not None and copy.slot != user.slot:
-            _place(position, arrival, situation, decisions, copy, is_mirror=True)
+    return None if admission == "route" else admission
 
 
-def _place(
-    position: int,
-    arrival: Arrival,
-    situation: Situation,
-    decisions: Decisions,
-    assignment: Assignment,
-    *,
-    is_mirror: bool,
-) -> None:
-    query = arrival.query
-    domain: Domain = query.domain or situation.chooser(assignment.release).choose(query.text)
-    purpose: Literal["mirror", "user"] = "mirror" if is_mirror else "user"
-    stamp = stamp_of(
-        assignment,
-        domain=domain,
-        purpose=purpose,
-        origin=arrival.origin,
-        assigned_at=situation.now_ms,
-        unconfirmed=situation.unconfirmed,
-    )
-    decisions.routes.append(Route(position, stamp))
-    row = row_of(
-        query.id,
-        assignment,
-        purpose=purpose,
-        domain=domain,
-        assigned_at=situation.now_ms,
-        deadline_at=query.asked_at + query.deadline_ms,
-        unconfirmed=situation.unconfirmed,
-    )
-    decisions.rows.setdefault(arrival.origin, []).append(row)
+class _Origin:
+    """What one partition's part of the batch came to so far."""
+
+    __slots__ = ("fresh", "number", "rows", "seen")
+
+    def __init__(self, number: int, seen: Container[str]) -> None:
+        self.number, self.seen = number, seen
+        self.fresh: dict[str, None] = {}
+        """Ids taken from this batch, in order."""
+        self.rows: list[Row] = []
+
+
+class _Batch:
+    """Decisions in the making."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.routes: list[Route] = []
+        self.refusals: list[Refusal] = []
+        self._situation = situation
+        self._state, self._now_ms = situation.state, situation.now_ms
+        self._unconfirmed = situation.unconfirmed
+        self._has_mirror = situation.state.mirror is not None
+        self._assign = Assigner(situation.state).assign
+        self._choosers: dict[str, Callable[[str], Domain]] = {}
+
+    def route(self, position: int, origin: _Origin, query: ParsedQuery) -> None:
+        subject, opt_out = query.subject or query.id, query.canary_opt_out
+        user = self._assign(subject, opt_out=opt_out)
+        self._place(position, origin, query, user, "user")
+        if self._has_mirror and not opt_out:
+            copy = mirror_assignment(self._state, subject)
+            # The slot that answers the user learns nothing from a copy of the same question.
+            if copy is not None and copy.slot != user.slot:
+                self._place(position, origin, query, copy, "mirror")
+
+    def _place(
+        self,
+        position: int,
+        origin: _Origin,
+        query: ParsedQuery,
+        assignment: Assignment,
+        purpose: Literal["mirror", "user"],
+    ) -> None:
+        slot, arm, release = assignment.slot, assignment.arm, assignment.release
+        epoch, bucket, unit = assignment.epoch, assignment.bucket, assignment.unit
+        now_ms, unconfirmed = self._now_ms, self._unconfirmed
+        domain = query.domain or self._chosen(release, query.text)
+        stamp = Stamp(
+            slot, arm, release, epoch, domain, purpose, origin.number, now_ms, bucket, unit, 0, unconfirmed
+        )
+        self.routes.append(Route(position, stamp))
+        deadline_at = query.asked_at + query.deadline_ms
+        origin.rows.append(
+            Row(query.id, unit, bucket, slot, arm, release, epoch, purpose, domain, now_ms, deadline_at, 0, unconfirmed)
+        )  # fmt: skip
+
+    def _chosen(self, release: str, text: str) -> Domain:
+        choose = self._choosers.get(release)
+        if choose is None:
+            choose = self._choosers[release] = self._situation.chooser(release).choose
+        return choose(text)

@@ -10,6 +10,7 @@ import redis
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
 from twinloop.canonical import canonical_json
+from twinloop.routing.break_glass import rolled_back
 from twinloop.routing.redis_settings import RedisSettings
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.store import Installed
@@ -83,16 +84,13 @@ def test_a_break_glass_rollback_is_adopted_and_never_reverted(
     candidate = world.release(2, parent=boot)
     world.propose(candidate)
     promoted = world.wait_for_kind("promote", timeout_s=60)
-    by_hand = promoted.state.model_copy(
-        update={
-            "epoch": promoted.epoch + 5,
-            "active": promoted.state.shadow,
-            "revoked": (candidate,),
-            "previous": None,
-            "decision_id": "break-glass-1",
-            "changed_by": "ada",
-            "phase": "steady",
-        }
+    by_hand = rolled_back(
+        promoted.state.model_copy(update={"epoch": promoted.epoch + 4}),
+        target=boot,
+        rules=promoted.state.rules[boot],
+        actor="ada",
+        decision_id="break-glass-1",
+        at_ms=world.now_ms(),
     )
     signed = sign_document(by_hand, world.signer("operator-1"))
     assert isinstance(_client(world).install(canonical_json(signed), mode="break-glass"), Installed)

@@ -18,6 +18,7 @@ import yaml
 from schemas.event import Event
 from schemas.queries import Query
 from schemas.routing import Canary, Mirror, RoutingState
+from schemas.seen_ids import SeenIds
 from twinloop.bus.admin import KafkaAdmin
 from twinloop.bus.producer import IdempotentProducer
 from twinloop.bus.reader import LogReader
@@ -189,3 +190,8 @@ def questions(count: int, *, start: int = 0, **fields: Any) -> list[Query]:
 
 def ids(records: Sequence[Record]) -> list[str]:
     return [json.loads(record.value or b"{}")["id"] for record in records]
+
+
+def seen_ids(bench: RouterBench) -> list[str]:
+    """Every id in the de-duplication changelog, in its order."""
+    return [query_id for batch in bench.events("seen-ids", SeenIds) for query_id in batch.ids]

@@ -7,14 +7,14 @@ import json
 from schemas.answers import Answer
 from schemas.assignments import AssignmentBatch
 from schemas.readiness import Readiness
-from tests.integration.router.harness import ACTIVE, SHADOW, RouterBench, ids, now_ms, questions
+from tests.integration.router.harness import ACTIVE, SHADOW, RouterBench, ids, now_ms, questions, seen_ids
 from twinloop.routing.stamp import read_stamp
 from twinloop.routing.store import Installed
 
 
 def test_every_query_is_routed_once_with_stamp_row_and_seen_id(bench: RouterBench) -> None:
     assert isinstance(bench.install(bench.canary_state(1), "create"), Installed)
-    bench.ask(questions(300), headers=(("tl-slot", b"forged"), ("own", b"kept")))
+    bench.ask(questions(300), headers=(("tl-stamp", b"forged"), ("own", b"kept")))
     process = bench.start_router()
 
     routed = bench.wait_until(
@@ -33,11 +33,11 @@ def test_every_query_is_routed_once_with_stamp_row_and_seen_id(bench: RouterBenc
         assert stamp.slot == ("green" if stamp.bucket < 1000 else "blue")
         assert (stamp.domain, stamp.epoch, record.partition) == ("law", 1, stamp.origin)
         assert record.header("own") == b"kept"
-        assert [name for name, _ in record.headers].count("tl-slot") == 1
+        assert [name for name, _ in record.headers].count("tl-stamp") == 1
         assert record.key == json.loads(record.value or b"")["subject"].encode()
     rows = [row for batch in bench.events("assignments", AssignmentBatch) for row in batch.rows]
     assert sorted(row.id for row in rows) == sorted(ids(routed))
-    assert sorted(ids(bench.records("seen-ids"))) == sorted(ids(routed))
+    assert sorted(seen_ids(bench)) == sorted(ids(routed))
     assert 5 <= len(bench.records("queries.green")) <= 70
     assert bench.events("readiness", Readiness)[-1].stopping
 

@@ -25,6 +25,7 @@ from twinloop.clock import FixedClock
 from twinloop.codec import decode, encode
 from twinloop.errors import ConfigError, Transient
 from twinloop.routing.memory_store import MemoryRoutingStore
+from twinloop.routing.stamp import read_stamp
 from twinloop.signing import KeyRing, create_keys, load_signer, sign_document
 from twinloop.topics import TopicCatalogue
 
@@ -363,8 +364,8 @@ def test_probes_are_announced_then_sent_with_their_rows(place: Place) -> None:
     assert len(place.bus.log("queries.green")) == 1
     assert len(place.bus.log("assignments")) == 1
     routed = place.bus.log("queries.green")[0]
-    assert routed.header("tl-purpose") == b"qa"
-    assert routed.header("tl-release") == GOOD.encode()
+    stamp = read_stamp(routed.headers)
+    assert (stamp.purpose, stamp.release) == ("qa", GOOD)
     place.run(judge)
     assert len(place.bus.log("queries.green")) == 1, "sent once while it may still be answered"
 

@@ -51,9 +51,10 @@ class FakeStream:
         self._position += len(found)
         return found
 
-    def send(self, outgoing: Outgoing) -> None:
-        self._maybe_fail("send")
-        self.open.append(outgoing)
+    def send_all(self, outgoing: Sequence[Outgoing]) -> None:
+        for each in outgoing:
+            self._maybe_fail("send")
+            self.open.append(each)
 
     def commit(self) -> None:
         self._maybe_fail("commit")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from schemas.answers import Answer
+from schemas.seen_ids import SeenIds
 from services.router.core.micro_batch import Decisions, Refusal, Route
 from services.router.emission import Emitter, Names, routed_headers
+from services.router.parsing import Intake
 from tests.unit.router.records import NOW, query, record
 from tests.unit.routing.states import state
-from twinloop.bus.cloudevents import valid_traceparent
+from twinloop.bus.cloudevents import new_traceparent, valid_traceparent
 from twinloop.routing.assignment import assign
 from twinloop.routing.stamp import read_stamp, stamp_of
 from twinloop.topics import TopicCatalogue
@@ -17,13 +19,13 @@ EMITTER = Emitter(Names.of(TopicCatalogue.load(prefix="t.")), router="router-0",
 
 def test_original_headers_stay_the_span_is_new_and_forged_stamps_go() -> None:
     found = routed_headers(
-        (("ce_id", b"1"), ("traceparent", PARENT), ("tl-epoch", b"99"), ("own", b"x")),
+        (("ce_id", b"1"), ("traceparent", PARENT), ("tl-stamp", b"99"), ("own", b"x")),
         STAMP,
         bytes(range(24)),
     )
     named = dict(found)
     assert len(named) == len(found)
-    assert (named["ce_id"], named["own"], named["tl-epoch"]) == (b"1", b"x", b"1")
+    assert (named["ce_id"], named["own"]) == (b"1", b"x")
     child = valid_traceparent(named["traceparent"])
     assert child is not None
     assert child[:35] == PARENT[:35]
@@ -32,24 +34,31 @@ def test_original_headers_stay_the_span_is_new_and_forged_stamps_go() -> None:
 
 
 def test_a_routed_query_keeps_its_bytes_and_goes_to_its_origin_partition() -> None:
-    decisions = Decisions([Route(0, STAMP)], [], {}, {2: ["q-1"]}, 0)
-    raw = record(b'{"any": "bytes"}', partition=2)
-    routed, seen = EMITTER.emit(
-        decisions, [(raw, query("q-1", subject="alice"))], now_ms=NOW, random_bytes=bytes(24)
-    )
+    decisions = Decisions([Route(0, STAMP)], [], {}, {2: ["q-1", "q-2"]}, 0)
+    raw = record(b'{"any": "bytes"}', partition=2, headers=(("own", b"x"),))
+    intake = Intake(2, query("q-1", subject="alice"), raw, 2000, True)
+    routed, seen = EMITTER.emit(decisions, [intake], now_ms=NOW, random_bytes=bytes(range(24)))
     assert (routed.topic, routed.value, routed.key, routed.partition) == (
         "t.queries.blue",
         raw.value,
         b"alice",
         2,
     )
-    assert (seen.topic, seen.key, seen.partition) == ("t.seen-ids", b"q-1", 2)
+    trace = valid_traceparent(dict(routed.headers)["traceparent"])
+    assert trace == new_traceparent(bytes(range(24)))
+    assert (dict(routed.headers)["own"], read_stamp(routed.headers)) == (b"x", STAMP)
+    assert routed.size <= 2000
+    assert (seen.topic, seen.key, seen.partition) == ("t.seen-ids", b"2/q-1", 2)
+    assert SeenIds.model_validate_json(seen.value or b"").ids == ("q-1", "q-2")
 
 
 def test_a_refused_query_is_told_with_its_client_in_a_header() -> None:
     decisions = Decisions([], [Refusal(0, "shed")], {}, {}, 0)
     (told,) = EMITTER.emit(
-        decisions, [(record(b""), query("q-1", client="app-3"))], now_ms=NOW, random_bytes=b""
+        decisions,
+        [Intake(0, query("q-1", client="app-3"), record(b""), 0, True)],
+        now_ms=NOW,
+        random_bytes=b"",
     )
     answer = Answer.model_validate_json(told.value or b"")
     assert answer.error is not None

@@ -7,7 +7,7 @@ import pytest
 from schemas.assignments import AssignmentBatch
 from schemas.event import Domain
 from schemas.routing import RoutingState
-from schemas.seen_ids import SeenId
+from schemas.seen_ids import SeenIds
 from services.router.core.micro_batch import Arrival, Decisions, Situation, decide
 from services.router.core.overload import OverloadPolicy
 from services.router.core.rows import Batch, Seen, encode_batch, encode_seen
@@ -31,7 +31,7 @@ RULES = {A: Chooser("law"), B: Chooser("med")}
 def decided(arrivals: list[Arrival], found: RoutingState, **more: Any) -> Decisions:
     values: dict[str, Any] = {
         "chooser": RULES.__getitem__,
-        "was_seen": lambda origin, query_id: False,
+        "seen": lambda origin: (),
         "now_ms": NOW,
         "policy": OverloadPolicy(),
     }
@@ -75,7 +75,7 @@ def test_opting_out_and_the_missing_subject_are_respected() -> None:
 
 def test_duplicates_are_dropped_within_a_batch_and_against_the_past() -> None:
     twice = [Arrival(0, query("a")), Arrival(0, query("a")), Arrival(0, query("b"))]
-    found = decided(twice, state(), was_seen=lambda origin, query_id: query_id == "b")
+    found = decided(twice, state(), seen=lambda origin: {"b"})
     assert [route.position for route in found.routes] == [0]
     assert (found.duplicates, found.ended) == (2, {0: ["a"]})
 
@@ -132,4 +132,5 @@ def test_rows_written_fast_are_what_the_schemas_say() -> None:
         batch = AssignmentBatch.model_validate_json(encode_batch(Batch(origin, "router-0", rows)))
         assert batch.origin == origin
         assert [row.id for row in batch.rows] == [row.id for row in rows]
-    assert SeenId.model_validate_json(encode_seen(Seen("q", 3, NOW))) == SeenId(id="q", origin=3, seen_at=NOW)
+    seen = encode_seen(Seen(3, NOW, ["q", "r"]))
+    assert SeenIds.model_validate_json(seen) == SeenIds(origin=3, seen_at=NOW, ids=("q", "r"))

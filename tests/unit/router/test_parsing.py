@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schemas.queries import Query
 from services.router.core.query import ParsedQuery
-from services.router.parsing import STAMP_ROOM, _decoder, parse_query
+from services.router.parsing import STAMP_ROOM, Parser, _decode
 from tests.unit.router.records import record
 from twinloop.errors import InvalidEvent
 
@@ -52,7 +52,7 @@ def by_model(value: bytes) -> dict[str, Any] | None:
 
 def by_router(value: bytes) -> dict[str, Any] | None:
     try:
-        found = parse_query(record(value), max_bytes=1_000_000)
+        found = Parser(max_bytes=1_000_000).parse(record(value)).query
     except InvalidEvent:
         return None
     return {name: getattr(found, name) for name in Query.model_fields}
@@ -91,7 +91,9 @@ def test_the_router_refuses_and_reads_exactly_what_the_schema_does() -> None:
 
 
 def test_ordinary_queries_take_the_fast_way() -> None:
-    assert _decoder.decode(json.dumps(WHOLE).encode()) == ParsedQuery(**WHOLE)
+    found = _decode(json.dumps(WHOLE).encode())
+    assert found == ParsedQuery(**WHOLE)
+    assert found.is_well_named
 
 
 @pytest.mark.parametrize(
@@ -107,19 +109,32 @@ def test_a_refusal_names_place_and_reason(
     value: bytes | dict[str, Any] | None, headers: tuple[tuple[str, bytes], ...], reason: str
 ) -> None:
     with pytest.raises(InvalidEvent, match=r"queries\[3\]@7") as caught:
-        parse_query(record(value, headers=headers, partition=3, offset=7), max_bytes=10_000)
+        Parser(max_bytes=10_000).parse(record(value, headers=headers, partition=3, offset=7))
     assert reason in str(caught.value)
 
 
 def test_a_refusal_never_repeats_what_a_user_wrote() -> None:
     with pytest.raises(InvalidEvent) as caught:
-        parse_query(record({**GOOD, "priority": "my secret"}), max_bytes=10_000)
+        Parser(max_bytes=10_000).parse(record({**GOOD, "priority": "my secret"}))
     assert "secret" not in str(caught.value)
 
 
 def test_a_record_without_room_for_the_stamp_is_refused() -> None:
     value = json.dumps(GOOD).encode()
-    size = len(value) + len(b"key") + STAMP_ROOM
-    parse_query(record(value), max_bytes=size)
+    own = (("own", b"1234"),)
+    size = len(value) + len(b"key") + len(b"own1234") + STAMP_ROOM
+    assert Parser(max_bytes=size).parse(record(value, headers=own)).routed_size == size
     with pytest.raises(InvalidEvent, match="can be forwarded"):
-        parse_query(record(value), max_bytes=size - 1)
+        Parser(max_bytes=size - 1).parse(record(value, headers=own))
+
+
+def test_the_last_declared_type_counts_and_plain_headers_are_told_from_others() -> None:
+    value = json.dumps(GOOD).encode()
+    parser = Parser(max_bytes=10_000)
+    good, bad = ("ce_type", b"twinloop.query.v1"), ("ce_type", b"twinloop.query.v9")
+    for _ in range(2):
+        assert parser.parse(record(value, headers=(bad, good))).is_plain
+        with pytest.raises(InvalidEvent, match="ce_type"):
+            parser.parse(record(value, headers=(good, bad)))
+        assert not parser.parse(record(value, headers=(good, ("tl-stamp", b"forged")))).is_plain
+        assert not parser.parse(record(value, headers=(("traceparent", b"x"),))).is_plain

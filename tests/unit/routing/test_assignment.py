@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.routing.states import A, B, canary, mirror, state
-from twinloop.routing.assignment import assign, bucket_of, mirror_assignment, mirrored, unit_of
+from twinloop.routing.assignment import Assigner, assign, bucket_of, mirror_assignment, mirrored, unit_of
 
 subjects = st.text(min_size=1, max_size=40)
 SUBJECTS = [f"user-{number}" for number in range(20_000)]
@@ -97,3 +97,9 @@ def test_mirrored_copies_go_to_the_shadow_by_the_mirror_s_own_salt() -> None:
 def test_nothing_is_mirrored_without_a_mirror_or_to_a_revoked_release(changes: dict[str, object]) -> None:
     assert mirrored(state(**changes), "alice") is None
     assert mirror_assignment(state(**changes), "alice") is None
+
+
+@given(st.text(min_size=1, max_size=40), st.booleans(), st.booleans())
+def test_the_assigner_of_a_batch_says_what_assign_says(subject: str, opt_out: bool, has_canary: bool) -> None:
+    found = state(3, canary=canary(1000)) if has_canary else state(3)
+    assert Assigner(found).assign(subject, opt_out=opt_out) == assign(found, subject, opt_out=opt_out)

@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.event import DOMAINS, Domain
 from tests.unit.routing.states import RULES, A, B, canary, state
 from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError, NotReady
 from twinloop.foundation_training.corpus import World, bank
-from twinloop.routing.domain_choice import DomainChooser
-from twinloop.routing.rules import RouterRules, read_rules, rules_bytes
+from twinloop.routing.domain_choice import _ASCII_WORDS, DomainChooser
+from twinloop.routing.rules import RouterRules, read_rules, rules_bytes, words_of
 from twinloop.routing.rules_book import RulesBook
 
 SHIPPED = Path(__file__).resolve().parents[3] / "configs" / "rules.json"
@@ -131,3 +133,9 @@ def test_missing_rules_of_a_release_in_use_are_not_ready() -> None:
         RulesBook(blobs.get).prepare(state(1, rules={A: digest, B: RULES}, canary=canary()))
     with pytest.raises(NotReady, match=A):
         RulesBook(blobs.get).prepare(state(1, rules={A: RULES, B: digest}))
+
+
+@given(st.text(max_size=80))
+def test_ascii_words_are_found_as_all_others_are(text: str) -> None:
+    spelled = text.encode("ascii", "ignore").decode()
+    assert spelled.encode().translate(_ASCII_WORDS).split() == [word.encode() for word in words_of(spelled)]

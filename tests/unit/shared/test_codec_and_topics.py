@@ -89,7 +89,7 @@ def test_the_decision_log_is_kept_for_ever_and_never_compacted() -> None:
     for topic in ("twinloop.decisions", "twinloop.gate-inputs"):
         assert configs[topic]["retention.ms"] == "-1"
         assert configs[topic]["cleanup.policy"] == "delete"
-    assert configs["twinloop.seen-ids"]["cleanup.policy"] == "compact"
+    assert configs["twinloop.seen-ids"]["cleanup.policy"] == "compact,delete"
 
 
 def test_an_undeclared_topic_is_a_mistake() -> None:

@@ -1,0 +1,76 @@
+"""A worker under overload: short backlogs are worked off, lasting ones cut to a bounded wait, low priority first."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from pydantic import ValidationError
+
+from schemas.event import Priority, Purpose
+from schemas.queries import Query
+from services.inference.core.overload import OverloadPolicy, is_shed
+from services.inference.core.plan import plan_batch
+from services.inference.core.routed_query import RoutedQuery
+from tests.unit.routing.states import state
+from twinloop.bus.records import Record
+from twinloop.routing.assignment import assign
+from twinloop.routing.stamp import stamp_of
+
+NOW = 1_790_000_000_000
+POLICY = OverloadPolicy(after_ms=3000, low_wait_ms=200, normal_wait_ms=500, high_wait_ms=1500)
+
+
+def waiting(
+    waited_ms: int, *, priority: Priority = "normal", purpose: Purpose = "user", number: int = 0
+) -> RoutedQuery:
+    query = Query(id=f"q-{number}", text="What is due?", asked_at=NOW - waited_ms, priority=priority)
+    stamp = stamp_of(
+        assign(state(), query.id), domain="law", purpose=purpose, origin=0, assigned_at=NOW - waited_ms
+    )
+    return RoutedQuery(query, stamp, Record("queries.blue", 0, number, b"k", b"", (), NOW))
+
+
+@pytest.mark.parametrize(
+    ("priority", "purpose", "least_ms"),
+    [("low", "user", 200), ("normal", "user", 500), ("high", "user", 1500), ("high", "mirror", 200)],
+)
+def test_under_a_lasting_backlog_each_priority_may_wait_its_time(
+    priority: Priority, purpose: Purpose, least_ms: int
+) -> None:
+    for waited_ms, expected in ((least_ms - 1, False), (least_ms, True)):
+        routed = waiting(waited_ms, priority=priority, purpose=purpose)
+        assert is_shed(POLICY, routed, now_ms=NOW, backlog_ms=3000) is expected
+
+
+def test_a_short_backlog_is_worked_off_and_probes_are_never_shed() -> None:
+    assert not is_shed(POLICY, waiting(9000, priority="low"), now_ms=NOW, backlog_ms=2999)
+    assert not is_shed(POLICY, waiting(9000, purpose="qa"), now_ms=NOW, backlog_ms=60_000)
+
+
+def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_not_shed() -> None:
+    batch = [
+        waiting(250, priority="low", number=0),
+        waiting(250, number=1),
+        waiting(600, number=2),
+        waiting(600, priority="high", number=3),
+        waiting(60_000, number=4),
+    ]
+    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, overload=POLICY, backlog_ms=5000)
+    assert [routed.query.id for routed in plan.keep] == ["q-1", "q-3"]
+    assert [(each.routed.query.id, each.kind) for each in plan.refuse] == [
+        ("q-0", "shed"),
+        ("q-2", "shed"),
+        ("q-4", "deadline"),
+    ]
+
+
+def test_what_belongs_elsewhere_is_sent_on_before_it_is_shed() -> None:
+    newer = state(2, active="green", previous=None)
+    plan = plan_batch([waiting(9000)], newer, now_ms=NOW, max_hops=3, overload=POLICY, backlog_ms=5000)
+    assert len(plan.forward) == 1
+    assert msgspec.structs.asdict(plan.forward[0].assignment)["slot"] == "green"
+
+
+def test_a_policy_that_sheds_in_the_wrong_order_is_refused() -> None:
+    with pytest.raises(ValidationError, match="low priority is shed first"):
+        OverloadPolicy(low_wait_ms=600, normal_wait_ms=500)
