@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from twinloop.cli import data_commands, installation_commands, operation_commands, question_commands
+from twinloop.cli import (
+    data_commands,
+    installation_commands,
+    operation_commands,
+    question_commands,
+    token_commands,
+)
 
 HELP = (
     "Keeps an LLM learning in production: active and shadow twins, gated by a canary, swapped in one write."
@@ -20,4 +26,5 @@ def build_app() -> typer.Typer:
     question_commands.register(app)
     operation_commands.register(app)
     data_commands.register(app)
+    token_commands.register(app)
     return app

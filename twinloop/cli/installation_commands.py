@@ -1,7 +1,8 @@
-"""`up`, `demo`, `keys`: an installation on this machine."""
+"""`up`, `init`, `demo`, `keys`: an installation on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -41,7 +42,14 @@ def up(
     bootstrap_servers: Annotated[str, typer.Option(help="Kafka, with --profile external.")] = "",
     redis_url: Annotated[str, typer.Option(help="Redis, with --profile external.")] = "",
     configs: Annotated[Path, typer.Option(help="Folder of the configuration files.")] = Path("configs"),
+    api_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the admin API and its page; 0 takes a free one.")
+    ] = 8085,
+    with_api: Annotated[
+        bool, typer.Option("--api/--no-api", help="Serve the admin API and its page.")
+    ] = True,
     home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Start every service of an installation on this machine and keep it running until interrupted."""
     from twinloop.stack.installation import Installation, Plan
@@ -56,15 +64,35 @@ def up(
         workers_per_slot=workers,
         bootstrap_servers=bootstrap_servers,
         redis_url=redis_url,
+        api_port=api_port if with_api else None,
     )
+    tell = _as_json if as_json else say
     stop = StopSignal.installed()
-    with Installation(plan, say):
-        say(
-            f"up: ask with `twinloop ask --home {place.root}`, follow with `twinloop watch --home {place.root}`"
-        )
+    with Installation(plan, tell) as installation:
+        if as_json:
+            print_json({"event": "up", "home": str(place.root), **Connection(place.root, None).run()})
+        else:
+            for line in _hints(place, installation.api_address):
+                say(line)
         while not stop.wait(1.0):
             pass
-        say("stopping")
+        tell("stopping")
+
+
+def _as_json(line: str) -> None:
+    print_json({"event": "progress", "line": line})
+
+
+def _hints(place: Home, api: str | None) -> Iterator[str]:
+    """What to do next, in lines that can be copied."""
+    from twinloop.api_tokens import TOKENS_FILE, read_tokens
+
+    yield f"up: ask with `twinloop ask --home {place.root}`, follow with `twinloop watch --home {place.root}`"
+    if api is None:
+        return
+    yield f"operations page and API: {api}"
+    if not read_tokens(place.keys / TOKENS_FILE).entries:
+        yield f"no token yet: {_token_hint(place)}"
 
 
 def demo(
@@ -100,6 +128,7 @@ def init(
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Prepare brokers, keys and store that run elsewhere: topics, missing keys, the first release. Safe to repeat."""
     import yaml
@@ -120,10 +149,21 @@ def init(
     )
     if output is not None:
         output.write_text(yaml.safe_dump({"gatekeeper": {"bootstrap_release": release}}), encoding="utf-8")
+    if as_json:
+        print_json(
+            {
+                "release": release,
+                "keys": str(settings.keys.folder),
+                "topics": [spec.name for spec in connection.topics.specs()],
+                "bootstrap_file": str(output) if output is not None else None,
+            }
+        )
+        return
     say(f"topics are there, keys are in {settings.keys.folder}, the first release is {release}")
+    say(f"a token for the API: {_token_hint(connection.home)}")
 
 
-def keys_init(home: HomeOption = None) -> None:
+def keys_init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make the key pairs an installation needs; existing ones are kept."""
     from twinloop.signing import create_keys
     from twinloop.stack.installation import KEYS
@@ -131,9 +171,17 @@ def keys_init(home: HomeOption = None) -> None:
     place = Home(home) if home is not None else Home.default()
     place.create()
     public = create_keys(place.keys, KEYS)
+    if as_json:
+        print_json({"public_file": str(public), "keys": {name: list(roles) for name, roles in KEYS.items()}})
+        return
     say(
         f"{public}: {len(KEYS)} keys; give this file to every process, and each private key to its owner only"
     )
+    say(f"a token for the API: {_token_hint(place)}")
+
+
+def _token_hint(place: Home) -> str:
+    return f"`twinloop tokens add operator-1 --role operator --home {place.root}` makes one and shows it once"
 
 
 def checked_profile(profile: str) -> Profile:

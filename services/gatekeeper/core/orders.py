@@ -188,5 +188,5 @@ def _audit(turn: Turn, command: Command, result: str, detail: str) -> None:
         target=command.release or "",
         result=result,
         detail=f"{detail[:350]} [{command.nonce}]",
-        via="cli",
+        via="api" if command.parameters.get("via") == "api" else "cli",
     )
