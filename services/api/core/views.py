@@ -75,7 +75,7 @@ def status_view(model: ReadModel, *, now_ms: int, caught_up: bool) -> StatusView
     )
 
 
-def canary_view(model: ReadModel) -> CanaryView:
+def canary_view(model: ReadModel, *, points: int) -> CanaryView:
     series, state = model.canary, model.state
     is_running = series.release is not None and series.ended is None
     return CanaryView(
@@ -91,7 +91,7 @@ def canary_view(model: ReadModel) -> CanaryView:
                 at=point.at,
                 gates={name: GatePointView(**asdict(gate)) for name, gate in point.gates.items()},
             )
-            for point in series.points
+            for point in series.points[max(0, len(series.points) - points) :]
         ),
         ended=series.ended,
     )

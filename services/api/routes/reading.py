@@ -18,6 +18,7 @@ from services.api.core.documents import (
     StatusView,
     Whoami,
 )
+from services.api.core.gate_series import KEPT_POINTS
 from services.api.core.views import (
     canary_view,
     history_view,
@@ -61,10 +62,14 @@ def reading_routes(parts: Parts) -> APIRouter:
             return qa_view(model)
 
     @router.get("/canary")
-    async def canary() -> CanaryView:
+    async def canary(
+        points: Annotated[
+            int, Query(ge=0, le=KEPT_POINTS, description="How many of the latest points of the series.")
+        ] = 120,
+    ) -> CanaryView:
         """The running canary or the last one: every gate now, and over time with interval and e-value."""
         with follower.model() as model:
-            return canary_view(model)
+            return canary_view(model, points=points)
 
     @router.get("/history")
     async def history(
