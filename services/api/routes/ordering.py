@@ -83,7 +83,11 @@ def ordering_routes(parts: Parts) -> APIRouter:
         parameters = {"domain": order.domain} if order.domain else {}
         return await desk.give(caller, "train", order.reason, key=key, parameters=parameters)
 
-    @router.post("/ingest", status_code=202)
+    @router.post(
+        "/ingest",
+        status_code=202,
+        responses={202: {"model": Published, "description": "Kafka has taken them."}},
+    )
     async def ingest(documents: Ingest, key: Key) -> Published:
         """Put documents into the indexes of the next release, or take them out; repeating it changes nothing."""
         del key

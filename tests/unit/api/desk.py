@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ class EmptyLog:
     """A log with nothing in it."""
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        time.sleep(timeout_s)
         return []
 
     def positions(self) -> dict[TopicPartition, int]:
