@@ -1,4 +1,4 @@
-"""`up`, `init`, `demo`, `keys`: an installation on this machine."""
+"""`up`, `init`, `demo`, `doctor`, `keys`: an installation on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOption
-from twinloop.cli.output import print_json, say
+from twinloop.cli.exit_status import FAILED
+from twinloop.cli.output import print_json, print_table, say
 from twinloop.errors import ConfigError
 from twinloop.process import StopSignal
 from twinloop.stack.home import Home
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: twinloop up --profile kafka")(up)
     app.command(epilog="Example: twinloop init --config configs/profiles/compose.yaml")(init)
     app.command(epilog="Example: twinloop demo --data path/to/folder")(demo)
+    app.command(epilog="Example: twinloop doctor --json")(doctor)
     keys.command("init", epilog="Example: twinloop keys init --home .twinloop")(keys_init)
     app.add_typer(keys, name="keys")
 
@@ -161,6 +163,26 @@ def init(
         return
     say(f"topics are there, keys are in {settings.keys.folder}, the first release is {release}")
     say(f"a token for the API: {_token_hint(connection.home)}")
+
+
+def doctor(home: HomeOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look at versions, keys, brokers, Redis, clock, store and processes, and say how to mend what is wrong.
+
+    Exits 1 where something is bad; a warning is none.
+    """
+    from dataclasses import asdict
+
+    from twinloop.cli.doctor_checks import look
+
+    found = []
+    for finding in look(Connection(home, config)):
+        found.append(finding)
+        if as_json:
+            print_json(asdict(finding))
+    if not as_json:
+        print_table("doctor", [asdict(finding) for finding in found])
+    if any(finding.status == "bad" for finding in found):
+        raise typer.Exit(FAILED)
 
 
 def keys_init(home: HomeOption = None, as_json: JsonOption = False) -> None:
