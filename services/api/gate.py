@@ -77,10 +77,11 @@ class Gate:
             return
         limited = _Limited(receive, self._max_body)
         try:
-            await self._app(scope, limited, noted)
+            await self._app(scope, limited, _Unless(noted, limited))
         except BodyTooLarge:
             if noted.has_started:
                 raise
+        if limited.is_over and not noted.has_started:
             await self._too_large(scope)(scope, receive, noted)
 
     def _caller(
@@ -146,6 +147,10 @@ class _Limited:
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._left = receive, limit
 
+    @property
+    def is_over(self) -> bool:
+        return self._left < 0
+
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
@@ -153,6 +158,17 @@ class _Limited:
             if self._left < 0:
                 raise BodyTooLarge
         return message
+
+
+class _Unless:
+    """Holds back what the framework makes of a body that was cut off: the gate answers that itself."""
+
+    def __init__(self, noted: _Noted, limited: _Limited) -> None:
+        self._noted, self._limited = noted, limited
+
+    async def __call__(self, message: Message) -> None:
+        if self._noted.has_started or not self._limited.is_over:
+            await self._noted(message)
 
 
 class _Noted:

@@ -81,7 +81,7 @@ function judged(canary, qa) {
 }
 
 function gateTable(gates, latest) {
-  const heads = ["Gate", "Value against limit", "Interval of what counts against it", "e-value", ""];
+  const heads = ["Gate", "Value against limit", "95 % interval", "e-value", ""];
   const body = h("tbody");
   for (const [kind, title, meaning] of GROUPS) {
     const rows = gates.filter((gate) => split(gate.name)[0] === kind);

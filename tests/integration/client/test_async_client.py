@@ -42,8 +42,8 @@ async def test_many_questions_are_asked_at_once_and_each_gets_its_own_answer(
         answers = await asyncio.gather(*(client.ask(f"question {n}") for n in range(50)))
         assert [answer.text for answer in answers] == [f"you asked:  question {n}\n" for n in range(50)]
         given = await client.rate(answers[0], question="question 0", rater="ada", rating="up")
+        bare = answers[0].model_copy(update={"receipt": None})
         with pytest.raises(InvalidEvent):
-            bare = answers[0].model_copy(update={"receipt": None})
             await client.rate(bare, question="question 0", rater="ada", rating="up")
     with LogReader(mock_kafka.settings, topics=[topics.name("feedback")]) as reader:
         assert [decode(record, Feedback) for record in reader.read_to_end()] == [given]

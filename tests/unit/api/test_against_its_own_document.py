@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document, good and bad: nothing is a 5xx, and every reply is one the document names."""
+"""Requests made from the OpenAPI document, good and bad: no reply is a 5xx, and each is one the document names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from services.api.app import openapi
 from tests.unit.api.desk import Desk, in_canary, make_desk
 
-QUICK, WHOLE = 12, 2000
+QUICK, WHOLE = 300, 2600
+"""Cases asked for; routes without parameters have fewer different ones than their share."""
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ def _not_meant() -> list[Any]:
 
 
 def test_a_few_requests_to_each_route(open_desk: Desk) -> None:
-    assert try_all(open_desk, QUICK * 25) >= 200
+    assert try_all(open_desk, QUICK) >= 200
 
 
 @pytest.mark.faults
 def test_two_thousand_requests(open_desk: Desk) -> None:
-    assert try_all(open_desk, WHOLE) >= 1800
+    assert try_all(open_desk, WHOLE) >= 2000
