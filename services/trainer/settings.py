@@ -132,7 +132,7 @@ class JobSettings(_Section):
     module: str = "services.trainer.learning.job"
     """The program that learns: its `main([job file])` returns an exit status; the README beside it tells the files."""
     keep_warm: bool = True
-    """Start the child when corrections begin to wait, so that its imports are done when a training starts."""
+    """Keep one child waiting with its imports done, at some 250 MB, so that a training starts at once."""
     learning: dict[str, JsonValue] = {}
     """Passed to the learning job as its `settings`."""
 

@@ -257,7 +257,7 @@ class Session:
 
     def _keep_warm(self) -> None:
         job = self._parts.settings.trainer.job
-        if job.keep_warm and self._slot.run is None and self._ledger.state.pending:
+        if job.keep_warm and self._slot.run is None:
             self._parts.tools.process.prepare()
 
     def _cut(self) -> None:

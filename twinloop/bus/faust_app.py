@@ -26,6 +26,8 @@ from twinloop.bus.settings import KafkaSettings
 from twinloop.errors import ConfigError, Transient
 
 _STOP_CHECK_S = 0.1
+_FETCH_WAIT_MS = 100
+"""Shorter waits ask idle brokers hundreds of times a second; windows are closed far less often than this."""
 
 
 class BusApp(faust.App):
@@ -60,7 +62,7 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
             max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000.0),
             max_partition_fetch_bytes=2 * settings.max_message_bytes,
-            fetch_max_wait_ms=max(1, settings.fetch_wait_max_ms),
+            fetch_max_wait_ms=max(_FETCH_WAIT_MS, settings.fetch_wait_max_ms),
             request_timeout_ms=int(conf.broker_request_timeout * 1000.0),
             session_timeout_ms=int(conf.broker_session_timeout * 1000.0),
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000.0),

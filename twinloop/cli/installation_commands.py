@@ -107,12 +107,15 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the installation's folder for inspection.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer lessons and no harmful candidates, in half the time.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """The whole loop in a few minutes: learn, examine, canary, promote, stop two harmful candidates, roll back."""
     from twinloop.demo.run import DemoPlan, run_demo
 
-    plan = DemoPlan(profile=checked_profile(profile), data=data, output=output, keep=keep)
+    plan = DemoPlan(profile=checked_profile(profile), data=data, output=output, keep=keep, quick=quick)
     report = run_demo(plan, (lambda _line: None) if as_json else say)
     if as_json:
         print_json(report.document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: twinloop watch --from-start")(watch)
     app.command(epilog="Example: twinloop history")(history)
     app.command(epilog="Example: twinloop releases")(releases)
+    app.command(epilog="Example: twinloop export 3f2a... build/release")(export)
     app.command(epilog='Example: twinloop rollback --reason "wrong dosages in med"')(rollback)
     app.command(epilog='Example: twinloop promote 3f2a... --reason "reviewed by hand" --key approver-1')(
         promote
@@ -128,6 +130,36 @@ def releases(home: HomeOption = None, config: ConfigOption = None, as_json: Json
             print_json(row)
     else:
         print_table("releases", rows)
+
+
+def export(
+    release: Annotated[str, typer.Argument(help="The release's id, or its first characters.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a release as plain files: adapters as peft reads them, indexes as faiss does, rules and evidence."""
+    from twinloop.registry.blobs import open_store
+    from twinloop.registry.export import export_release
+
+    connection = Connection(home, config)
+    store, ring = open_store(connection.settings.store), connection.ring
+    found = [each for each in store.list_releases() if each.startswith(release)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{release}: {len(found)} releases in {store.url} begin so; see `twinloop releases`"
+        )
+    written = export_release(
+        store,
+        found[0],
+        folder,
+        verify=lambda message, block: ring.verify(message, block.signature, block.key_id),
+    )
+    if as_json:
+        print_json({"release": found[0], "folder": str(written)})
+    else:
+        say(f"release {found[0]} is in {written}")
 
 
 def rollback(

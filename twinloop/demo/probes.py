@@ -47,9 +47,17 @@ class ProbeRun:
 
 
 def probe_releases(
-    installation: Installation, releases: Sequence[str], questions: Sequence[Question], *, folder: Path
+    installation: Installation,
+    releases: Sequence[str],
+    questions: Sequence[Question],
+    *,
+    modes: Sequence[Mode],
+    folder: Path,
 ) -> Mapping[tuple[str, Mode], ProbeRun]:
-    """Answer in one fresh process, in batches of fixed composition, in every mode; raises ConfigError on failure."""
+    """Answer in one fresh process, in batches of fixed composition, in each of `modes`.
+
+    Raises ConfigError on failure.
+    """
     path = folder / "probe-questions.jsonl"
     rows = [
         json.dumps({"id": f"q{number:05d}", "question": question.text, "domain": question.domain})
@@ -60,7 +68,7 @@ def probe_releases(
         argument for file in installation.config_files("inference") for argument in ("--config", str(file))
     ]
     arguments += [argument for release in releases for argument in ("--release", release)]
-    arguments += [argument for mode in MODES for argument in ("--mode", mode)]
+    arguments += [argument for mode in modes for argument in ("--mode", mode)]
     arguments += ["--questions", str(path)]
     environment = {"OMP_NUM_THREADS": "1", **installation.plan.environment.get("inference", {})}
     printed = run_module("services.inference.probe", arguments, timeout_s=300, environment=environment)

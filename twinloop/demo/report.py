@@ -31,7 +31,9 @@ class Report:
             found += _retrieval_problems(document)
         if document["accuracy_after_rollback"] != document["accuracy_before"]:
             found.append("the rollback did not restore the accuracy from before")
-        for name in ("harmful_candidate_stopped", "rollback_digests_equal", "rollback_probe_answers_equal"):
+        must_hold = ["rollback_digests_equal", "rollback_probe_answers_equal"]
+        must_hold += ["harmful_candidate_stopped"] if document["harm_tried"] else []
+        for name in must_hold:
             if not document[name]:
                 found.append(f"{name} is false")
         if document.get("recount_equal") is False:
@@ -58,7 +60,7 @@ class Report:
             f"by the indexes alone {_pair(d['accuracy_index_only'])}, old facts {_pair(d['accuracy_old_facts'])}",
             f"swap {d['swap_ms']:.1f} ms, rollback {d['rollback_ms']:.1f} ms, "
             "from the start of the one Redis write until the last router acted on it",
-            f"harmful candidates stopped: {', '.join(_harm(each) for each in d['harmful_candidates'])}",
+            f"harmful candidates stopped: {', '.join(map(_harm, d['harmful_candidates'])) or 'none was tried'}",
             f"rollback: digests equal {_yes(d['rollback_digests_equal'])}, "
             f"answers to the probe set equal {_yes(d['rollback_probe_answers_equal'])}",
         ]

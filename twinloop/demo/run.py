@@ -22,11 +22,12 @@ from twinloop.clock import SystemClock
 from twinloop.codec import decode
 from twinloop.demo.decision_log import DecisionLog
 from twinloop.demo.material import Harm, Material, Question
-from twinloop.demo.probes import Mode, ProbeRun, probe_releases
+from twinloop.demo.probes import MODES, Mode, ProbeRun, probe_releases
 from twinloop.demo.propagation import Propagation, propagation_of
+from twinloop.demo.recount import capture, differences, recount, write_expected
 from twinloop.demo.report import Report
 from twinloop.demo.scoring import accuracy
-from twinloop.demo.synthetic import synthetic_material
+from twinloop.demo.synthetic import shortened, synthetic_material
 from twinloop.demo.traffic import Traffic
 from twinloop.errors import ConfigError, Transient
 from twinloop.registry.blobs import open_store
@@ -58,6 +59,8 @@ class DemoPlan:
     data: Path | None = None
     output: Path = Path("build/demo")
     keep: bool = False
+    quick: bool = False
+    """One domain taught by feedback and one by documents, no harmful candidates: learn, promote, roll back."""
 
 
 def run_demo(plan: DemoPlan, say: Say) -> Report:
@@ -108,9 +111,9 @@ class _Story:
                 lambda each: each.kind == "genesis", what="the first decision", timeout_s=30
             )
             oldest = first.state.active_release
-            self._step("probing the first release")
-            probed = self._probe([oldest])
             self._traffic.start(self._material.traffic, per_second=self._quiet)
+            self._step("probing the first release")
+            probed = self._probe([oldest], ["full"])
             before = self._measure("before", oldest)
             promoted = self._learn(first)
             after = self._measure("after", promoted.state.active_release)
@@ -122,8 +125,11 @@ class _Story:
             self._traffic.stop()
             self._step("probing both releases")
             self._compare(before, after, again)
-            self._compare_probes(probed, self._probe([oldest, after.release]), old=oldest, new=after.release)
+            last = self._probe([oldest, after.release], MODES)
+            self._compare_probes(probed, last, old=oldest, new=after.release)
             self._account()
+            if self._plan.profile == "kafka":
+                self._recount()
         finally:
             self._traffic.close()
             self._log.close()
@@ -296,12 +302,32 @@ class _Story:
                 for each in decisions
             ],
             "harmful_candidate_stopped": bool(stopped) and all(stopped) and all(as_meant),
+            "harm_tried": self._material.exam_harm is not None or self._material.canary_harm is not None,
             "policy_digest": decisions[-1].policy,
             "policy_overrides": POLICY_OVERRIDES,
             "canaries": [_canary(each) for each in decisions if each.kind in ("promote", "abort")],
             "notes": list(self._material.notes),
         }
         self._report.pop("unanswered", None)
+
+    def _recount(self) -> None:
+        """Count again from what plain console consumers print."""
+        self._step("counting again from Kafka's console consumers")
+        folder = self._plan.output / "console"
+        capture(self._installation.kafka.bootstrap_servers, self._installation.topics, folder)
+        measured = ("before-", "after-", "rolled-back-")
+        write_expected(
+            folder,
+            {
+                query_id: question
+                for query_id, question in self._traffic.sent.items()
+                if query_id.startswith(measured)
+            },
+        )
+        found = differences(self._report, recount(folder))
+        for line in found:
+            self._say(f"    {line}")
+        self._report |= {"recount_equal": not found, "recount_differences": list(found)}
 
     def _correct(
         self, answers: dict[str, Answer], questions: Sequence[Question], corrections: Sequence[str]
@@ -356,8 +382,8 @@ class _Story:
                     )
         return found
 
-    def _probe(self, releases: Sequence[str]) -> Mapping[tuple[str, Mode], ProbeRun]:
-        return probe_releases(self._installation, releases, self._questions, folder=self._folder)
+    def _probe(self, releases: Sequence[str], modes: Sequence[Mode]) -> Mapping[tuple[str, Mode], ProbeRun]:
+        return probe_releases(self._installation, releases, self._questions, modes=modes, folder=self._folder)
 
     def _digests(self, release_id: str, answers: dict[str, Answer]) -> str:
         """One digest over what the release names, what reading it back finds, and what live answers were made of."""
@@ -380,7 +406,7 @@ class _Story:
     @property
     def _quiet(self) -> float:
         """Traffic while nothing is judged: enough to be a service, and two cores have a training to do."""
-        return self._material.traffic_per_second / 4
+        return self._material.traffic_per_second / 10
 
     def _propagation(self, epoch: int) -> Propagation:
         return propagation_of(self._installation.kafka, self._installation.topics, epoch)
@@ -410,13 +436,15 @@ def _pair(before: ProbeRun, after: ProbeRun, questions: Sequence[Question]) -> d
 
 
 def _canary(decision: Decision) -> dict[str, Any]:
-    verdict = decision.evidence.get("verdict")
-    traffic = verdict.get("traffic") if isinstance(verdict, dict) else None
-    rule = traffic if isinstance(traffic, dict) else {}
+    """What a canary was judged on; `shadow_queries` counts the warm-up too, whose evidence of harm is used."""
+    found = decision.evidence.get("verdict")
+    verdict = found if isinstance(found, dict) else {}
+    traffic, gates = verdict.get("traffic"), verdict.get("gates")
+    seen = [gate.get("n_s") for gate in gates if isinstance(gate, dict)] if isinstance(gates, list) else []
     return {
         "release": decision.release,
-        "shadow_queries": rule.get("n_s"),
-        "traffic_path": rule.get("path"),
+        "shadow_queries": max((int(n) for n in seen if isinstance(n, int | float)), default=0),
+        "traffic_path": traffic.get("path") if isinstance(traffic, dict) else None,
         "verdict": decision.kind,
         "reason": decision.reason,
     }
@@ -424,11 +452,12 @@ def _canary(decision: Decision) -> dict[str, Any]:
 
 def _material(plan: DemoPlan) -> Material:
     at_ms = SystemClock().now_ms()
-    if plan.data is None:
-        return synthetic_material(SEED, at_ms=at_ms)
-    from twinloop.demo.real_data import real_material
+    if plan.data is not None:
+        from twinloop.demo.real_data import real_material
 
-    return real_material(plan.data, seed=SEED, at_ms=at_ms)
+        return real_material(plan.data, seed=SEED, at_ms=at_ms)
+    whole = synthetic_material(SEED, at_ms=at_ms)
+    return shortened(whole) if plan.quick else whole
 
 
 def _environment(material: Material, home: Home) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 from schemas.documents import DocumentChange, Provenance
 from schemas.event import DOMAINS, Domain
@@ -76,6 +77,20 @@ def synthetic_material(seed: int, *, at_ms: int) -> Material:
         notes=(
             "Facts are invented; the foundation has 0.9 million parameters: it proves the loop, not answer quality.",
         ),
+    )
+
+
+def shortened(material: Material) -> Material:
+    """The lessons of one domain taught by feedback and of one taught by documents, and no harm."""
+    kept = {
+        next(each.domain for each in material.lessons if each.by == by) for by in ("feedback", "document")
+    }
+    return replace(
+        material,
+        name=f"{material.name}, shortened",
+        lessons=tuple(each for each in material.lessons if each.domain in kept),
+        exam_harm=None,
+        canary_harm=None,
     )
 
 

@@ -39,6 +39,9 @@ EMBEDDED_ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
 }
 """The in-process broker hands out one transaction a partition and fetch: fewer, larger ones keep readers current."""
 
+REAL_BROKER_FETCH_WAIT_MS = 100
+"""A real broker wakes a waiting fetch as records arrive, so that an idle reader may wait long."""
+
 Say = Callable[[str], None]
 
 
@@ -92,7 +95,10 @@ class Installation:
 
     @property
     def kafka(self) -> KafkaSettings:
-        return KafkaSettings(bootstrap_servers=self.backend.bootstrap_servers)
+        servers = self.backend.bootstrap_servers
+        if self.plan.profile == "embedded":
+            return KafkaSettings(bootstrap_servers=servers)
+        return KafkaSettings(bootstrap_servers=servers, fetch_wait_max_ms=REAL_BROKER_FETCH_WAIT_MS)
 
     def start(self) -> Installation:
         """Bring everything up and wait until it serves; on any failure everything is taken down again."""
@@ -154,7 +160,7 @@ class Installation:
     def _profile(self) -> dict[str, Any]:
         home = self.plan.home
         return {
-            "kafka": {"bootstrap_servers": self.backend.bootstrap_servers},
+            "kafka": self.kafka.model_dump(include={"bootstrap_servers", "fetch_wait_max_ms"}),
             "redis": {"url": self.backend.redis_url},
             "store": {"url": f"file://{home.store.resolve()}", "create_folder": True},
             "keys": {"folder": str(home.keys.resolve())},

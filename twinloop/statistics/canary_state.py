@@ -161,6 +161,10 @@ def observe_baseline(baseline: Floats | None, tally: WindowTally, *, keep: float
     return faded(base + latency.dense(tally.total.active.latency), keep)
 
 
+def _watched(policy: CanaryPolicy, state: CanaryState, window: WindowTally) -> Floats:
+    return observe_baseline(state.baseline, window, keep=float(policy.baseline_units))
+
+
 def faded(weights: Floats, keep: float = 20_000.0) -> Floats:
     """Histograms (shape B + [bins]), halved where they hold more than `keep`."""
     return np.where(weights.sum(axis=-1, keepdims=True) > keep, weights * 0.5, weights)
@@ -242,7 +246,7 @@ def is_warming_up(policy: CanaryPolicy, state: CanaryState, window: WindowTally)
 def _close(policy: CanaryPolicy, state: CanaryState, window: WindowTally, now: float) -> CanaryState:
     units_s, units_a = window.total.shadow.units, window.total.active.units
     if units_s == 0 or units_a == 0:
-        return replace(state, baseline=observe_baseline(state.baseline, window))
+        return replace(state, baseline=_watched(policy, state, window))
     cold = is_warming_up(policy, state, window)
     x_bin = yardstick_bin(policy, state.baseline)
     scopes = [window.total, *(window.domains.get(name, Arms()) for name in policy.domains)]
@@ -262,7 +266,7 @@ def _close(policy: CanaryPolicy, state: CanaryState, window: WindowTally, now: f
     return replace(
         kept,
         processes=processes,
-        baseline=observe_baseline(state.baseline, window),
+        baseline=_watched(policy, state, window),
         fresh_at=now,
         totals=replace(state.totals, warmup_units=warm),
         x_w_ms=None if x_bin is None else float(latency.edge_ms(x_bin)),

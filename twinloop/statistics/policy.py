@@ -66,8 +66,19 @@ class CanaryPolicy:
     """Windows are pooled until they hold this many units of both arms together and at least one of each."""
     baseline_min_units: int = 500
     """Active answers needed before their p95 is used as the yardstick."""
+    baseline_units: int = 20_000
+    """The yardstick's memory: beyond so many active answers the older ones count half, again and again.
+
+    A short one lets the p95 of an overload before the canary fade; any length is valid, as the yardstick of a window
+    depends on earlier windows only.
+    """
 
     def __post_init__(self) -> None:
+        _require(
+            self.baseline_units >= 2 * self.baseline_min_units,
+            "baseline_units",
+            "be at least twice baseline_min_units",
+        )
         for name in ("alpha_abort", "alpha_promote", "alpha_domain", "toxicity_max", "label_coverage"):
             _require(0.0 < getattr(self, name) < 1.0, name, "lie between 0 and 1")
         for name in ("error_margin", "early_stop_floor"):

@@ -277,7 +277,7 @@ def _step(policy: CanaryPolicy, state: _Runs, window: Window) -> None:
     kept = ~is_cold[:, None]
     state.latency_s = state.latency_s + window.bins_s * kept
     state.latency_a = state.latency_a + window.bins_a * kept
-    state.baseline = faded(state.baseline + window.bins_a)
+    state.baseline = faded(state.baseline + window.bins_a, float(policy.baseline_units))
 
 
 def _where(rows: Bools, yes: EProcessState, no: EProcessState) -> EProcessState:

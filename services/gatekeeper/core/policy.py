@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from schemas.event import Frozen
 from schemas.gate_inputs import PolicyChange
@@ -129,6 +129,14 @@ class GatePolicy(Section):
             if info.field_name == "canary":
                 value = {"domains": ("law", "med", "fin", "gen"), **value}
         return value
+
+    @field_serializer("canary")
+    def without_later_keys(self, canary: CanaryPolicy) -> dict[str, Any]:
+        """A key that came later is left out while it has the value by which logs without it were decided."""
+        document = asdict(canary)
+        if canary.baseline_units == CanaryPolicy.baseline_units:
+            del document["baseline_units"]
+        return document
 
     @model_validator(mode="after")
     def is_not_contradictory(self) -> GatePolicy:

@@ -31,7 +31,7 @@ def test_the_commands_are_those_the_pages_name() -> None:
     assert {" ".join(path) for path in COMMANDS} >= {
         *("up", "init", "demo", "keys init", "ask", "rate", "feedback", "import"),
         *("doctor", "tokens add", "tokens list", "tokens revoke"),
-        *("status", "watch", "history", "releases"),
+        *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
     }
 

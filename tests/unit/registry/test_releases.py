@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from schemas.releases import Release, SignatureBlock, TrainingEvidence
 from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import ArtifactError, SignatureError
 from twinloop.registry.blobs import BlobStore
+from twinloop.registry.export import export_release
 from twinloop.registry.manifests import put_manifest
 from twinloop.registry.objects import Objects, open_objects
 from twinloop.registry.releases import (
@@ -213,3 +215,23 @@ def test_a_missing_ancestor_is_named(store: BlobStore) -> None:
     name = publish_release(store, make_release(store, parent="9" * 64), evidence(), sign)
     with pytest.raises(ArtifactError, match="9999"):
         list(ancestors(store, name, verify=verify))
+
+
+def test_an_exported_release_is_plain_files_with_the_bytes_it_names(store: BlobStore, tmp_path: Path) -> None:
+    release = make_release(store)
+    name = publish_release(store, release, evidence(), sign)
+    folder = export_release(store, name, tmp_path / "out", verify=verify)
+    assert sha256_hex((folder / "release.json").read_bytes()) == name
+    assert (folder / "rules.json").read_bytes() == b"rules"
+    assert (folder / "adapters" / "law" / "adapter_model.safetensors").read_bytes() == b"law"
+    assert (folder / "indexes" / "gen" / "index.faiss").read_bytes() == b"gen"
+
+
+def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(store: BlobStore, tmp_path: Path) -> None:
+    name = publish_release(store, make_release(store), evidence(), sign)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtifactError, match="exists"):
+        export_release(store, name, tmp_path / "out", verify=verify)
+    with pytest.raises(ArtifactError):
+        export_release(store, "9" * 64, tmp_path / "other", verify=verify)
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]

@@ -181,7 +181,7 @@ def test_a_wrong_split_of_keys_holds_and_then_aborts() -> None:
 
 
 def test_without_a_latency_yardstick_nothing_is_promoted() -> None:
-    policy = replace(POLICY, baseline_min_units=10**9)
+    policy = replace(POLICY, baseline_min_units=10**9, baseline_units=2 * 10**9)
     _, verdicts = fold(good(40), policy, baseline=False)
     assert {v.kind for v in verdicts} == {VerdictKind.HOLD}
     assert verdicts[-1].x_w_ms is None
@@ -357,3 +357,16 @@ def test_a_relative_margin_is_judged_relatively() -> None:
     row = next(g for g in verdicts[-1].gates if g.kind == "promote" and g.name == "error_margin")
     assert (row.r, row.c) == (1.5, 0.0)
     assert "x 1.5" in row.line
+
+
+def test_an_overload_before_the_canary_fades_from_the_yardstick() -> None:
+    overloaded = BASELINE + 0.0
+    overloaded[-1] = BASELINE.sum()
+    remembered = {}
+    for units in (1000, 20_000):
+        policy = replace(POLICY, baseline_units=units)
+        state = CanaryState.begin(policy, now=0.0, baseline=overloaded)
+        for each in good(12):
+            state = advance(policy, state, each, each.end)
+        remembered[units] = float(state.baseline[-1] / state.baseline.sum())
+    assert remembered[1000] < 0.05 < remembered[20_000]
