@@ -8,10 +8,12 @@ from pathlib import Path
 
 NAMES = (
     "adaptation",
+    "auto_rollback",
     "canary",
     "determinism",
     "forgetting",
     "freshness",
+    "gatekeeper",
     "inference",
     "propagation",
     "router",

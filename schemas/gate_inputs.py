@@ -90,6 +90,8 @@ class WindowCounts(Frozen):
     """The units whose key no earlier window of this ramp step has counted; absent when that is every unit."""
     late: Count = 0
     duplicates: Count = 0
+    classifiers: tuple[Annotated[str, StringConstraints(max_length=200)], ...] = ()
+    """Name and version of every classifier behind the safety labels; a canary is judged by one."""
 
 
 class Tally(Frozen):

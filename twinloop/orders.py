@@ -19,6 +19,9 @@ VALID_MS = 60_000
 DECIDING: frozenset[Action] = frozenset({"rollback", "abort", "pause", "resume", "jump"})
 """Orders that lead to a decision at once; the others change what the gatekeeper waits for."""
 
+WAITS_FOR_ANOTHER = "waits for a second approver"
+"""What the gatekeeper says of a forced promotion until another approver, with another key, agrees."""
+
 _NONCE = re.compile(r"\[([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})\]\s*$")
 
 

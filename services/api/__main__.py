@@ -73,11 +73,9 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
                     producer,
                     topics,
                     follower,
-                    auditor,
                     signer_for=lambda key_id: load_signer(settings.keys.folder, key_id),
                     clock=clock,
                     wait_s=section.order_wait_s,
-                    second_person_s=section.second_person_s,
                 ),
                 questions=QuestionDesk(
                     client,

@@ -12,16 +12,16 @@ from pydantic import JsonValue
 from schemas.audit import AuditEntry
 from schemas.commands import Action
 from schemas.decisions import Decision
-from services.api.auditing import Auditor, Producer
+from services.api.auditing import Producer
 from services.api.core.documents import OrderView
-from services.api.core.read_model import FORCE_SWAP, OrderOutcome, SwapWish
-from services.api.core.swap_rule import Conflict, Give, WaitForAnother, judge_swap
+from services.api.core.read_model import OrderOutcome
+from services.api.core.swap_rule import Conflict, judge_swap
 from services.api.follower import Follower
 from services.api.problems import ProblemRaised
 from twinloop.api_tokens import TokenEntry
 from twinloop.clock import Clock
 from twinloop.errors import CommandRefused, ConfigError
-from twinloop.orders import DECIDING, order_record, signed_order
+from twinloop.orders import DECIDING, WAITS_FOR_ANOTHER, order_record, signed_order
 from twinloop.signing import Signer
 from twinloop.topics import TopicCatalogue
 
@@ -39,16 +39,14 @@ class OrderDesk:
         producer: Producer,
         topics: TopicCatalogue,
         follower: Follower,
-        auditor: Auditor,
         *,
         signer_for: SignerFor,
         clock: Clock,
         wait_s: float,
-        second_person_s: float,
     ) -> None:
-        self._producer, self._topics, self._follower, self._auditor = producer, topics, follower, auditor
+        self._producer, self._topics, self._follower = producer, topics, follower
         self._signer_for, self._clock = signer_for, clock
-        self._wait_s, self._wish_ms = wait_s, second_person_s * 1000
+        self._wait_s = wait_s
 
     async def give(
         self,
@@ -86,52 +84,15 @@ class OrderDesk:
     async def swap(
         self, caller: TokenEntry, reason: str, *, release: str | None, force: bool, key: str | None
     ) -> OrderView:
-        """Approve the candidate whose gates cleared, or force it with a second approver; raises ProblemRaised, 409."""
+        """Approve the candidate whose gates cleared, or force it; raises ProblemRaised, 409, and as `give` does."""
         with self._follower.model() as model:
-            now = self._clock.now_ms()
-            wish = model.wish(model.candidate or "", now_ms=now, valid_ms=self._wish_ms)
-            found = judge_swap(model, actor=caller.id, release=release, force=force, wish=wish)
+            known = key is not None and model.order(order_nonce(key)) != OrderOutcome()
+            found = judge_swap(model, release=release, force=force)
+        if known:
+            return await self._outcome("promote" if force else "approve", order_nonce(key))
         if isinstance(found, Conflict):
             raise ProblemRaised(409, found.why, code=found.code, missing=list(found.missing))
-        if isinstance(found, WaitForAnother):
-            return await self._wish(caller, found.release, reason)
-        return await self._swap(caller, found, reason, key=key)
-
-    async def _swap(self, caller: TokenEntry, found: Give, reason: str, *, key: str | None) -> OrderView:
-        parameters = {"second_person": found.second_person} if found.second_person else {}
-        return await self.give(
-            caller, found.action, reason, key=key, release=found.release, parameters=parameters
-        )
-
-    async def _wish(self, caller: TokenEntry, release: str, reason: str) -> OrderView:
-        """Write it into the audit log: every API reads it there, also after a restart."""
-        now = self._clock.now_ms()
-        entry = AuditEntry(
-            at=now,
-            actor=caller.id,
-            via="api",
-            action=FORCE_SWAP,
-            target=release,
-            result="accepted",
-            detail=reason,
-        )
-        self._producer.send(self._auditor.record(entry))
-        await asyncio.to_thread(self._producer.flush, 5.0)
-        deadline = self._clock.monotonic() + self._wait_s
-        while self._clock.monotonic() < deadline and self._wish_seen(release) is None:
-            await asyncio.sleep(_LOOK_EVERY_S)
-        return OrderView(
-            nonce=f"wish-{now}",
-            action="promote",
-            result="waits_for_another",
-            detail=f"{caller.id} asked to force {release[:12]}; another approver has to ask within "
-            f"{self._wish_ms / 60_000:g} minutes",
-            decision=None,
-        )
-
-    def _wish_seen(self, release: str) -> SwapWish | None:
-        with self._follower.model() as model:
-            return model.wish(release, now_ms=self._clock.now_ms(), valid_ms=self._wish_ms)
+        return await self.give(caller, found.action, reason, key=key, release=found.release)
 
     async def _outcome(self, action: Action, nonce: str) -> OrderView:
         deadline = self._clock.monotonic() + (0.0 if action in UNTOLD else self._wait_s)
@@ -153,7 +114,11 @@ def order_nonce(key: str | None) -> str:
 
 
 def _told(action: Action, nonce: str, *, entry: AuditEntry | None, decision: Decision | None) -> OrderView:
-    result: Literal["accepted", "pending"] = "accepted" if entry or decision else "pending"
+    result: Literal["accepted", "pending", "waits_for_another"] = (
+        "accepted" if entry or decision else "pending"
+    )
+    if entry is not None and WAITS_FOR_ANOTHER in entry.detail:
+        result = "waits_for_another"
     if decision is not None:
         detail = decision.line
     elif entry is not None:

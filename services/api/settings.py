@@ -35,8 +35,6 @@ class ApiSection(BaseModel):
     """How long the reply to an `Idempotency-Key` is kept."""
     idempotency_keys: int = Field(default=10_000, ge=1)
     """How many of them are kept; the oldest go first."""
-    second_person_s: float = Field(default=900.0, gt=0)
-    """How long one approver's wish to force a swap waits for another approver."""
     lag_every_s: float = Field(default=5.0, gt=0)
     """How often consumer lag is asked for."""
     model: str = Field(default="twinloop", pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")

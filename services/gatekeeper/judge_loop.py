@@ -43,6 +43,8 @@ from twinloop.telemetry.logging import get_logger
 from twinloop.topics import TopicCatalogue
 
 _log = get_logger(__name__)
+_LAG_S = 10.0
+"""How often the end of `gate-inputs` is asked for, which takes a connection of its own."""
 _REDIS_REPEAT_S = 10.0
 """A routing key that stays wrong is logged again this often."""
 
@@ -100,6 +102,7 @@ class JudgeLoop:
         self._since_checkpoint = 0
         self._ticked_at = float("-inf")
         self._looked_at = float("-inf")
+        self._lag_asked_at = float("-inf")
         self._redis_said: tuple[object, float] | None = None
         self._is_begun = False
 
@@ -137,6 +140,7 @@ class JudgeLoop:
         records = inputs.poll(500, timeout_s)
         for record in records:
             self._fold(record)
+        self._measure_lag()
         try:
             self._confirm()
             if self.is_leader:
@@ -145,6 +149,13 @@ class JudgeLoop:
             self._doubt()
             raise
         return len(records)
+
+    def _measure_lag(self) -> None:
+        """How far the fold is behind the log, asked from the broker now and then."""
+        now = self._parts.clock.monotonic()
+        if now - self._lag_asked_at >= _LAG_S:
+            self._lag_asked_at = now
+            self._parts.metrics.lag.set(max(0, self._parts.end_of_inputs() - 1 - self.state.offset))
 
     def _doubt(self) -> None:
         """Something may not have been logged: do it again, because the fold takes each fact once."""

@@ -1,10 +1,12 @@
-"""Derives the decisions again from `gate-inputs` and compares them with the log, byte for byte.
+"""Derives decisions again: those of the log, byte for byte, or those another policy or foreign events would lead to.
 
-`python -m services.gatekeeper.replay [--config FILE]...` reads both topics and prints one line a decision.
+`python -m services.gatekeeper.replay [--config FILE]... [--json]` reads `gate-inputs` and `decisions` and prints one
+line a decision; with `--events FILE [--policy FILE] [--probes FILE]` it folds a file of events offline instead.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,20 +16,25 @@ from schemas.decisions import Decision
 from schemas.gate_inputs import GateInput
 from services.gatekeeper.core.effects import PublishDecision
 from services.gatekeeper.core.fold import fold
+from services.gatekeeper.core.probes import ProbeSet
 from services.gatekeeper.core.state import JudgeState
 from services.gatekeeper.core.turn import unsigned
-from services.gatekeeper.settings import GatekeeperSettings
+from services.gatekeeper.event_file import read_event_file
+from services.gatekeeper.settings import GatekeeperSettings, read_policy_file
+from services.gatekeeper.what_if import WhatIf
 from twinloop.bus.reader import LogReader
 from twinloop.bus.records import TopicPartition
 from twinloop.canonical import canonical_json
 from twinloop.codec import decode
 from twinloop.errors import ArtifactError, SignatureError
-from twinloop.process import config_arguments, main_guard
+from twinloop.process import main_guard
 from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, verify_document
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/gatekeeper.yaml")
+SOFTWARE = "what-if"
+"""What offline decisions name as their software: they are nobody's decisions."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,49 @@ def _read(settings: GatekeeperSettings, topics: TopicCatalogue, topic: str) -> L
 
 
 def _run(arguments: Sequence[str]) -> None:
-    settings = load_settings(GatekeeperSettings, *config_arguments(list(arguments), DEFAULT_CONFIG))
+    options = _parse(arguments)
+    if options.events is not None:
+        _replay_events(options)
+    else:
+        _replay_log(options)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m services.gatekeeper.replay", description=__doc__)
+    parser.add_argument("--config", type=Path, action="append", help="settings of the installation to read")
+    parser.add_argument("--events", type=Path, help="JSON Lines of events to judge offline")
+    parser.add_argument("--policy", type=Path, default=DEFAULT_CONFIG, help="thresholds to judge them by")
+    parser.add_argument("--probes", type=Path, help="the QA probes, where answers are to be graded")
+    parser.add_argument("--after", type=float, default=0.0, help="seconds to watch on after the last event")
+    parser.add_argument("--json", action="store_true", help="one JSON object a decision")
+    return parser.parse_args(arguments)
+
+
+def _show(decision: Decision, *, as_json: bool) -> None:
+    line = decision.model_dump_json() if as_json else f"{decision.epoch} {decision.line}"
+    print(line, flush=True)
+
+
+def _replay_events(options: argparse.Namespace) -> None:
+    def tell(note: str) -> None:
+        print(note, file=sys.stderr)
+
+    policy, windows = read_policy_file(options.policy)
+    probes = None
+    if options.probes is not None:
+        probes = ProbeSet.read(options.probes.read_bytes(), name=str(options.probes))
+    found = read_event_file(options.events)
+    for refusal in found.refused:
+        tell(f"left out, as the running system would: {refusal}")
+    question = WhatIf(
+        policy=policy, windows=windows, software=SOFTWARE, probes=probes, after_s=options.after, tell=tell
+    )
+    for decision in question.decide(found.lines):
+        _show(decision, as_json=options.json)
+
+
+def _replay_log(options: argparse.Namespace) -> None:
+    settings = load_settings(GatekeeperSettings, *(options.config or [DEFAULT_CONFIG]))
     topics = TopicCatalogue.under(settings.topics)
     ring = KeyRing.load(settings.keys.public_path)
     inputs_reader, decisions_reader = (_read(settings, topics, name) for name in ("gate-inputs", "decisions"))
@@ -93,7 +142,7 @@ def _run(arguments: Sequence[str]) -> None:
             try:
                 verify_document(decision.state, ring, role="gatekeeper")
             except SignatureError as error:
-                print(f"offset {record.offset}: ignored, {error}")
+                print(f"offset {record.offset}: ignored, {error}", file=sys.stderr)
             else:
                 logged.append(decision)
     finally:
@@ -101,12 +150,15 @@ def _run(arguments: Sequence[str]) -> None:
         decisions_reader.close()
     result = replay(inputs, logged)
     for decision in result.decisions:
-        print(f"{decision.epoch} {decision.line}")
+        _show(decision, as_json=options.json)
     for mismatch in result.mismatches:
         print(mismatch, file=sys.stderr)
     if result.mismatches:
         raise ArtifactError(f"{len(result.mismatches)} decisions do not follow from gate-inputs")
-    print(f"{len(result.decisions)} decisions follow from {len(inputs)} gate-inputs, byte for byte")
+    print(
+        f"{len(result.decisions)} decisions follow from {len(inputs)} gate-inputs, byte for byte",
+        file=sys.stderr if options.json else sys.stdout,
+    )
 
 
 def main() -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.event import Sha256
 from services.gatekeeper.core.policy import GatePolicy
-from twinloop.settings_loader import ServiceSettings
+from twinloop.errors import ConfigError
+from twinloop.settings_loader import ServiceSettings, read_yaml
 from twinloop.statistics.windows import WindowPolicy
 
 
@@ -87,3 +88,20 @@ class GatekeeperSettings(ServiceSettings):
 
     gatekeeper: GatekeeperSection = GatekeeperSection()
     """The gatekeeper's own section."""
+
+
+def read_policy_file(path: Path) -> tuple[GatePolicy, WindowPolicy]:
+    """Thresholds and windows of a configuration file, or of one that holds nothing but the keys of `policy`.
+
+    Raises ConfigError naming file and key.
+    """
+    document = read_yaml(path)
+    found = document.get("gatekeeper", document)
+    section = found if isinstance(found, dict) and {"policy", "windows"} & set(found) else {"policy": found}
+    wanted = {name: section[name] for name in ("policy", "windows") if name in section}
+    try:
+        read = GatekeeperSection.model_validate(wanted)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    return read.policy, read.windows

@@ -89,7 +89,8 @@ def _remember_taught(
     except (ArtifactError, SignatureError) as error:
         get_logger("trainer").warning("dataset_unreadable", release=release, reason=str(error))
         return
+    kept = set(evidence.feedback_ids)
     for row in rows:
         ledger.state.seen[row.id] = None
-        if into_buffer:
+        if into_buffer and row.id in kept:  # a composed release has not learnt all of its dataset
             ledger.buffer(row.domain).add([row])

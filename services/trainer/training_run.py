@@ -47,6 +47,16 @@ class Tools:
     now_ms: Callable[[], int]
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a new release has that its parent has not, by domain."""
+
+    adapters: Mapping[Domain, str]
+    indexes: Mapping[Domain, str]
+    metrics: Mapping[Domain, Mapping[str, JsonValue]]
+    fisher: Mapping[str, str]
+
+
 class TrainingRun:
     """Does one run; every step may be repeated after a crash and gives the same release."""
 
@@ -61,18 +71,49 @@ class TrainingRun:
         if known is not None:
             return known
         parent = self._reader.release(self._run.parent)
-        learnt = self._learn(parent.release, fisher_of(parent.evidence), cancel)
+        if self._run.composes is not None:
+            parts = self._spared(self._run.composes)
+        else:
+            parts = self._made(parent.release, fisher_of(parent.evidence), cancel)
         release = parent.release.model_copy(
             update={
-                "adapters": {**parent.release.adapters, **{d: item.adapter for d, item in learnt.items()}},
-                "indexes": {**parent.release.indexes, **self._refresh(parent.release)},
+                "adapters": {**parent.release.adapters, **parts.adapters},
+                "indexes": {**parent.release.indexes, **parts.indexes},
                 "parent": self._run.parent,
             }
         )
-        name = self._publish(release, parent.release, fisher_of(parent.evidence), learnt)
+        name = self._publish(release, parent.release, fisher_of(parent.evidence), parts)
         # Written before anybody can decide about the release: a restart finds it and does not train again.
         self._tools.store.put_document_if_absent(_run_name(self._run), canonical_json({"release": name}))
         return proposal(self._tools, self._reader, name)
+
+    def _made(self, parent: Release, fisher: Mapping[str, str], cancel: threading.Event) -> _Parts:
+        learnt = self._learn(parent, fisher, cancel)
+        return _Parts(
+            adapters={domain: item.adapter for domain, item in learnt.items()},
+            indexes=self._refresh(parent),
+            metrics={domain: _scalars(item.metrics) for domain, item in learnt.items()},
+            fisher={str(d): item.fisher for d, item in learnt.items() if item.fisher is not None},
+        )
+
+    def _spared(self, failed: str) -> _Parts:
+        """What a release that failed in other domains changed in this run's own: nothing is trained again."""
+        stored = self._reader.release(failed)
+        changed, evidence = stored.release, stored.evidence
+        measured = evidence.metrics.get("domains")
+        known = measured if isinstance(measured, dict) else {}
+        fisher = fisher_of(evidence)
+        metrics: dict[Domain, Mapping[str, JsonValue]] = {}
+        for domain in self._run.domains:
+            values = known.get(domain)
+            if isinstance(values, dict):
+                metrics[domain] = _scalars(values)
+        return _Parts(
+            adapters={domain: changed.adapters[domain] for domain in self._run.domains},
+            indexes={domain: changed.indexes[domain] for domain in self._run.domains},
+            metrics=metrics,
+            fisher={domain: fisher[domain] for domain in self._run.domains if domain in fisher},
+        )
 
     def _learn(
         self, parent: Release, fisher: Mapping[str, str], cancel: threading.Event
@@ -109,16 +150,10 @@ class TrainingRun:
             fresh[domain] = put_manifest(store, "index", index.files())
         return fresh
 
-    def _publish(
-        self, release: Release, parent: Release, fisher: Mapping[str, str], learnt: Mapping[Domain, Learnt]
-    ) -> str:
-        tools, run = self._tools, self._run
-        metrics: dict[Domain, Mapping[str, JsonValue]] = {
-            d: _scalars(item.metrics) for d, item in learnt.items()
-        }
+    def _publish(self, release: Release, parent: Release, fisher: Mapping[str, str], parts: _Parts) -> str:
+        tools, run, metrics = self._tools, self._run, parts.metrics
         licence = tools.settings.feedback_licence
-        fisher_now: dict[str, JsonValue] = {**fisher}
-        fisher_now.update((str(d), item.fisher) for d, item in learnt.items() if item.fisher is not None)
+        fisher_now: dict[str, JsonValue] = {**fisher, **parts.fisher}
         artifacts: dict[str, JsonValue] = {
             "fisher": fisher_now,
             "card_json": tools.store.put(

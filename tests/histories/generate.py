@@ -1,4 +1,6 @@
-"""Writes the golden histories: `python -m tests.histories.generate` (only when decisions change on purpose).
+"""Writes the golden histories that have no files yet: `python -m tests.histories.generate [NAME]...`.
+
+One that has files is written again only when it is named: what was once kept must lead to the same bytes for ever.
 
 A history is a function below and two files: `<name>.inputs.jsonl`, the records of `gate-inputs`, and
 `<name>.decisions.jsonl`, the unsigned decisions as canonical JSON. A new history is one more function.
@@ -6,9 +8,12 @@ A history is a function below and two files: `<name>.inputs.jsonl`, the records 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from schemas.event import Domain
 from tests.histories.script import BOOT, GOOD, NEWER, PROBES, History
 from twinloop.canonical import canonical_json
 
@@ -127,6 +132,223 @@ def unwatched_canary() -> History:
     return history
 
 
+SMALL = {"qa": {"min_probes": 20}}
+QUICK = {**RAMP, **SMALL, "canary": {"stale_ttl_s": 5, "invalid_ttl_s": 5, "coverage_min_units": 50}}
+
+
+def quick(**policy: Any) -> History:
+    """A short examination and short patience; sections of `policy` are merged over that."""
+    merged = {name: {**QUICK.get(name, {}), **policy.get(name, {})} for name in {*QUICK, *policy}}
+    return History(merged, probes=20).begin()
+
+
+def in_canary(**policy: Any) -> History:
+    """A canary at its widest step, so that few windows decide."""
+    history = quick(ramp={"basis_points": [1000]}, **policy)
+    history.warm()
+    history.to_canary()
+    return history
+
+
+def abort_by_error_margin() -> History:
+    history = in_canary()
+    history.traffic(60, shadow_rate=0.28, active_rate=0.16)
+    return history
+
+
+def abort_by_early_stop() -> History:
+    """More than twice the active rate, but within five points of it."""
+    history = in_canary()
+    history.traffic(120, shadow_rate=0.05, active_rate=0.005)
+    return history
+
+
+def abort_by_p95() -> History:
+    history = in_canary()
+    history.traffic(40, shadow_ms=260.0)
+    return history
+
+
+def abort_by_toxicity() -> History:
+    history = in_canary()
+    history.traffic(40, shadow_toxic=20.0)
+    return history
+
+
+def abort_by_one_domain() -> History:
+    """Law is well, med is harmed: the rest may come again."""
+    history = in_canary(promote={"partial": True})
+    for second in range(120):
+        if history.routing.canary is None:
+            break
+        harmed: Domain = "med" if second % 10 == 9 else "law"
+        errors = 25.0 if harmed == "med" else 4.0
+        history.window(shadow=100, active=900, shadow_errors=errors, active_errors=36.0, harmed=harmed)
+    return history
+
+
+def inconclusive_by_traffic() -> History:
+    history = in_canary(canary={"max_shadow": 600, "min_shadow": 600})
+    history.traffic(30, shadow_rate=0.09, active_rate=0.04)
+    return history
+
+
+def inconclusive_by_time() -> History:
+    history = in_canary(canary={"max_duration_s": 12.0})
+    history.traffic(30, shadow_rate=0.09, active_rate=0.06)
+    return history
+
+
+def silent_shadow() -> History:
+    """Nobody in the shadow answers: every query is an error of its arm, whatever the others do."""
+    history = in_canary()
+    history.traffic(20, shadow_rate=1.0)
+    return history
+
+
+def silent_active() -> History:
+    """The active arm's outcomes are lost: there is nothing to compare with."""
+    history = in_canary()
+    for _ in range(20):
+        if history.routing.canary is None:
+            break
+        history.window(shadow=100, active=900, active_errors=900.0, active_missing=900)
+    return history
+
+
+def no_active_traffic() -> History:
+    history = in_canary()
+    for _ in range(20):
+        if history.routing.canary is None:
+            break
+        history.window(shadow=100, active=0)
+    return history
+
+
+def latencies_that_are_no_numbers() -> History:
+    history = in_canary()
+    history.traffic(20, shadow_untimed=100.0)
+    return history
+
+
+def labels_that_are_missing() -> History:
+    history = in_canary()
+    history.traffic(20, shadow_unlabelled=100.0)
+    return history
+
+
+def topic_that_went_silent() -> History:
+    history = in_canary()
+    history.traffic(3)
+    for _ in range(20):
+        history.tick(1.0)
+    return history
+
+
+def silent_examination() -> History:
+    """Probes are sent and nobody answers them."""
+    history = quick(examination={"timeout_s": 20})
+    history.propose()
+    history.prepare()
+    history.examine(silent=NAMES)
+    for _ in range(6):
+        history.tick(5.0)
+    return history
+
+
+def silent_workers() -> History:
+    """No worker ever reports the candidate ready."""
+    history = quick(readiness={"timeout_s": 20})
+    history.propose()
+    for _ in range(6):
+        history.tick(5.0)
+    return history
+
+
+def paused_canary() -> History:
+    """A pause neither ages the canary nor lets it be promoted; resumed, it goes on to the end."""
+    history = in_canary()
+    history.order("pause")
+    history.order("pause", parameters={"what": "training"})
+    history.traffic(15)
+    for _ in range(10):
+        history.tick(1.0)
+    history.order("resume", parameters={"what": "training"})
+    history.order("resume")
+    history.until_cleared(15)
+    history.blobs()
+    return history
+
+
+def manual_rollback() -> History:
+    history = in_canary()
+    history.until_cleared(40)
+    history.blobs()
+    history.applied()
+    history.order("rollback", release=BOOT)
+    history.propose(GOOD, parent=BOOT)
+    return history
+
+
+def rollback_in_steady() -> History:
+    """Slow answers long after the bake, with no second rollback inside the cooldown."""
+    history = in_canary()
+    history.until_cleared(40)
+    history.blobs()
+    history.applied()
+    history.tick(11)
+    for _ in range(30):
+        history.window(active=200, active_ms=2500.0)
+        if history.last.kind == "rollback":
+            break
+    history.applied()
+    for _ in range(10):
+        history.window(active=200, active_toxic=100.0)
+    return history
+
+
+def forced_by_two_people() -> History:
+    history = in_canary(promote={"force_approvers": 2})
+    history.order("promote", actor="ada", key_id="approver-1")
+    history.order("promote", actor="ada", key_id="approver-2")
+    history.order("approve", actor="grace", key_id="approver-1")
+    history.traffic(1)
+    history.order("approve", actor="grace", key_id="approver-2")
+    history.blobs()
+    return history
+
+
+def changed_classifier() -> History:
+    """Labels of another classifier begin the canary again; both names stand in the log."""
+    history = in_canary()
+    history.traffic(5, classifier="toxic-words/1")
+    history.until_cleared(40, classifier="toxic-words/2")
+    history.blobs()
+    return history
+
+
+def dry_run() -> History:
+    history = in_canary(promote={"mode": "dry_run"})
+    history.until_cleared(40)
+    return history
+
+
+def approved_by_a_person() -> History:
+    history = in_canary(promote={"mode": "approval"})
+    history.until_cleared(20)
+    history.order("approve", actor="grace", key_id="approver-1")
+    history.blobs()
+    return history
+
+
+def outgoing_release_is_broken() -> History:
+    """Evidence for a promote, but what serves now could not be restored: no promote."""
+    history = in_canary()
+    history.until_cleared(40)
+    history.blobs(ok=False, detail="adapters/law is missing")
+    return history
+
+
 HISTORIES: dict[str, Callable[[], History]] = {
     write.__name__: write
     for write in (
@@ -138,6 +360,29 @@ HISTORIES: dict[str, Callable[[], History]] = {
         superseded_candidates,
         lost_and_forged_redis,
         unwatched_canary,
+        abort_by_error_margin,
+        abort_by_early_stop,
+        abort_by_p95,
+        abort_by_toxicity,
+        abort_by_one_domain,
+        inconclusive_by_traffic,
+        inconclusive_by_time,
+        silent_shadow,
+        silent_active,
+        no_active_traffic,
+        latencies_that_are_no_numbers,
+        labels_that_are_missing,
+        topic_that_went_silent,
+        silent_examination,
+        silent_workers,
+        paused_canary,
+        manual_rollback,
+        rollback_in_steady,
+        forced_by_two_people,
+        changed_classifier,
+        dry_run,
+        approved_by_a_person,
+        outgoing_release_is_broken,
     )
 }
 
@@ -145,6 +390,8 @@ HISTORIES: dict[str, Callable[[], History]] = {
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, write in HISTORIES.items():
+        if name not in sys.argv[1:] and (FOLDER / f"{name}.inputs.jsonl").exists():
+            continue
         history = write()
         inputs = [canonical_json(record) for record in history.records]
         decisions = [canonical_json(decision) for decision in history.decisions]

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.commands import Action, Command
 from schemas.decisions import Decision, Progress
-from schemas.event import DOMAINS, SLOTS, Slot
+from schemas.event import DOMAINS, SLOTS, Domain, Slot
 from schemas.gate_inputs import (
     Applied,
     ArmCounts,
@@ -58,9 +58,12 @@ NEWER = digest("newer candidate")
 class History:
     """A judge and the records it has read so far."""
 
-    def __init__(self, policy: Mapping[str, Any] | None = None, *, partitions: int = 1) -> None:
+    def __init__(
+        self, policy: Mapping[str, Any] | None = None, *, partitions: int = 1, probes: int = len(PROBES)
+    ) -> None:
         self.policy = GatePolicy.model_validate(policy or {})
         self.partitions = partitions
+        self.probes = PROBES[:probes]
         self.now = START_MS
         self.state = JudgeState()
         self.records: list[GateInput] = []
@@ -174,9 +177,9 @@ class History:
     ) -> None:
         """The probes are sent and answered; the named ones go wrong in the named way."""
         run = f"qa-{INCARNATION[:8]}-{self.routing.epoch}"
-        self.write(ProbesSent(run=run, digest=digest("probes"), probes=PROBES))
+        self.write(ProbesSent(run=run, digest=digest("probes"), probes=self.probes))
         wrong, failed, toxic, silent = set(wrong), set(failed), set(toxic), set(silent)
-        answered = [(probe, cites) for probe, cites in PROBES if probe not in silent]
+        answered = [(probe, cites) for probe, cites in self.probes if probe not in silent]
         self.write(
             QaResults(
                 answers=tuple(
@@ -225,6 +228,11 @@ class History:
         active_ms: float = 100.0,
         shadow_toxic: float = 0.0,
         active_toxic: float = 0.0,
+        shadow_unlabelled: float = 0.0,
+        shadow_untimed: float = 0.0,
+        active_missing: int = 0,
+        harmed: Domain | None = None,
+        classifier: str | None = None,
         epoch: int | None = None,
         partition: int = 0,
         seconds: float = 1.0,
@@ -233,13 +241,14 @@ class History:
         self.tick(seconds)
         start = self.now / 1000 - seconds
         share = 0 if self.routing.canary is None else self.routing.canary.basis_points
+        untold = {"toxic_missing": shadow_unlabelled, "latency_missing": shadow_untimed}
         total = ArmsCounts(
             active=_arm(
                 active, errors=active_errors, latency_ms=active_ms, toxic=active_toxic, new=share > 0
-            ),
+            ).model_copy(update={"missing": active_missing}),
             shadow=_arm(
                 shadow, errors=shadow_errors, latency_ms=shadow_ms, toxic=shadow_toxic, new=share > 0
-            ),
+            ).model_copy(update=untold),
         )
         return self.write(
             Tally(
@@ -250,7 +259,8 @@ class History:
                     epoch=self.routing.epoch if epoch is None else epoch,
                     canary_bp=share,
                     total=total,
-                    domains={DOMAINS[int(start) % len(DOMAINS)]: total},
+                    domains={harmed or DOMAINS[int(start) % len(DOMAINS)]: total},
+                    classifiers=() if classifier is None else (classifier,),
                 ),
             )
         )
@@ -270,6 +280,13 @@ class History:
                 active_errors=(1000 - shadow) * rates.get("active_rate", 0.0),
                 **counts,
             )
+
+    def until_cleared(self, windows: int, **rates: Any) -> None:
+        """Traffic until the outgoing release's blobs are asked for, or a decision ends the canary."""
+        for _ in range(windows):
+            if getattr(self.state.stage, "checking_since", None) is not None:
+                return
+            self.traffic(1, **rates)
 
     def warm(self, windows: int = 5) -> None:
         """Steady traffic that gives the canary its latency yardstick."""
@@ -300,18 +317,20 @@ class History:
         nonce: str | None = None,
         life_s: int = 60,
         parameters: Mapping[str, Any] | None = None,
+        actor: str = "ada",
+        key_id: str = "operator-1",
     ) -> tuple[Effect, ...]:
         self._commands += 1
         command = Command(
             nonce=nonce or f"nonce-{self._commands}",
-            actor="ada",
+            actor=actor,
             action=action,
             release=release,
             reason="a test",
             parameters=dict(parameters or {}),
             issued_at=self.now,
             expires_at=self.now + life_s * 1000,
-            key_id="operator-1",
+            key_id=key_id,
         )
         seen = {
             "command": command,

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.decisions import Decision
 from schemas.gate_inputs import GateInput
-from services.gatekeeper.core.effects import PublishDecision
+from services.gatekeeper.core.effects import PublishDecision, PublishProgress
 from services.gatekeeper.core.fold import fold
 from services.gatekeeper.core.state import JudgeState, from_plain, to_plain
 from services.gatekeeper.core.turn import decision_digest
@@ -18,6 +18,39 @@ from twinloop.canonical import canonical_json
 from twinloop.signing import KeyRing, Signer, create_keys, load_signer, sign_document, verify_document
 
 NAMES = sorted(HISTORIES)
+ENDS = {
+    "failed_examination": "reject:qa_pass_rate",
+    "silent_examination": "reject:qa_pass_rate",
+    "silent_workers": "reject:not_ready",
+    "abort_by_error_margin": "abort:error_margin",
+    "abort_by_early_stop": "abort:early_stop",
+    "abort_by_p95": "abort:p95",
+    "abort_by_toxicity": "abort:toxicity",
+    "abort_by_one_domain": "abort:domain:med",
+    "inconclusive_by_traffic": "abort:inconclusive",
+    "inconclusive_by_time": "abort:inconclusive",
+    "silent_shadow": "abort:error_margin",
+    "silent_active": "abort:coverage",
+    "no_active_traffic": "abort:srm",
+    "latencies_that_are_no_numbers": "abort:coverage",
+    "labels_that_are_missing": "abort:coverage",
+    "topic_that_went_silent": "abort:stale",
+    "outgoing_release_is_broken": "abort:outgoing_incomplete",
+    "dry_run": "abort:dry_run",
+    "paused_canary": "promote:all_gates_cleared",
+    "approved_by_a_person": "promote:all_gates_cleared",
+    "changed_classifier": "promote:all_gates_cleared",
+    "forced_by_two_people": "promote:manual",
+    "manual_rollback": "rollback:manual",
+    "rollback_in_steady": "rollback:p95",
+}
+"""How a history ends, for people: the bytes say it too."""
+HELD_FIRST = (
+    "silent_active",
+    "latencies_that_are_no_numbers",
+    "labels_that_are_missing",
+    "topic_that_went_silent",
+)
 
 
 def inputs(name: str) -> list[tuple[int, GateInput]]:
@@ -37,6 +70,37 @@ def test_every_kept_file_belongs_to_a_history() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kept_history_replays_to_the_same_bytes(name: str) -> None:
     assert [canonical_json(decision) for decision in derive(inputs(name))] == decisions(name)
+
+
+@pytest.mark.parametrize("name", sorted(ENDS))
+def test_a_kept_history_ends_as_its_name_says(name: str) -> None:
+    last = Decision.model_validate_json(decisions(name)[-1])
+    assert f"{last.kind}:{last.reason}" == ENDS[name]
+
+
+@pytest.mark.parametrize("name", HELD_FIRST)
+def test_silence_is_held_and_said_before_it_aborts(name: str) -> None:
+    """Between the canary's start and its abort somebody was told why nothing goes on."""
+    state, told = JudgeState(), []
+    for offset, record in inputs(name):
+        state, effects = fold(state, record, offset)
+        told += [effect.progress.line for effect in effects if isinstance(effect, PublishProgress)]
+    why = {"topic_that_went_silent": "no window with traffic"}.get(
+        name, "data carry outcome, latency and label"
+    )
+    assert any(why in line for line in told)
+
+
+def test_a_spared_domain_is_named_beside_the_harmed_one() -> None:
+    last = Decision.model_validate_json(decisions("abort_by_one_domain")[-1])
+    assert last.evidence["failed_domains"] == ["med"]
+    assert last.evidence["spared_domains"] == ["law", "fin", "gen"]
+    assert last.evidence["feedback"] == "quarantine_domains"
+
+
+def test_a_second_key_in_the_same_hands_forces_nothing() -> None:
+    kinds = [Decision.model_validate_json(line).kind for line in decisions("forced_by_two_people")]
+    assert kinds.count("promote") == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from twinloop.cli import (
     installation_commands,
     operation_commands,
     question_commands,
+    replay_commands,
     token_commands,
 )
 
@@ -26,5 +27,6 @@ def build_app() -> typer.Typer:
     question_commands.register(app)
     operation_commands.register(app)
     data_commands.register(app)
+    replay_commands.register(app)
     token_commands.register(app)
     return app

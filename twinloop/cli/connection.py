@@ -40,8 +40,14 @@ class Connection:
                 f"{self.home.profile}: no installation here; start one with `twinloop up`, or name one with --home or "
                 "--config"
             )
+        self.files = tuple(files)
         self.settings = load_settings(ServiceSettings, *files)
         self.topics = TopicCatalogue.under(self.settings.topics)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What tells one of the project's programs about the same installation."""
+        return [each for path in self.files for each in ("--config", str(path))]
 
     @property
     def ring(self) -> KeyRing:

@@ -27,3 +27,8 @@ def run_module(
     if done.returncode != 0:
         raise ConfigError(f"python -m {module} ended with status {done.returncode}:\n{done.stderr[-_SHOWN:]}")
     return done.stdout
+
+
+def pass_through(module: str, arguments: Sequence[str]) -> int:
+    """`python -m module arguments` with this process's own input and output; returns its exit status."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode

@@ -43,6 +43,8 @@ class Outcome:
     toxic: float | None = None
     citation_required: bool = False
     citation_valid: bool = False
+    classifier: str | None = None
+    """Name and version of what made the label."""
 
 
 def tally_arm(rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) -> ArmTally:

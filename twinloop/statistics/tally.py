@@ -103,6 +103,8 @@ class WindowTally:
     late: int = 0
     """Rows that came after their window had closed; counted, not used."""
     duplicates: int = 0
+    classifiers: tuple[str, ...] = ()
+    """Every classifier behind the window's safety labels, sorted; empty where that was not recorded."""
 
     @property
     def is_empty(self) -> bool:
@@ -116,8 +118,10 @@ class WindowTally:
     def to_json(self) -> dict[str, Any]:
         """Plain values; `fresh` is left out when it would repeat `total`."""
         fresh = {} if self.fresh is None else {"fresh": self.fresh.to_json()}
+        named = {"classifiers": list(self.classifiers)} if self.classifiers else {}
         return {
             **fresh,
+            **named,
             "start": self.start,
             "end": self.end,
             "epoch": self.epoch,
@@ -133,7 +137,12 @@ class WindowTally:
         """The tally that `to_json` described."""
         scopes = {name: Arms.from_json(arms) for name, arms in data["domains"].items()}
         fresh = data.get("fresh")
-        values = {**data, "total": Arms.from_json(data["total"]), "domains": scopes}
+        values = {
+            **data,
+            "total": Arms.from_json(data["total"]),
+            "domains": scopes,
+            "classifiers": tuple(data.get("classifiers", ())),
+        }
         return cls(**{**values, "fresh": None if fresh is None else Arms.from_json(fresh)})
 
 
@@ -160,6 +169,7 @@ def merge(left: WindowTally, right: WindowTally) -> WindowTally:
         fresh=None if is_all_fresh else _merge_scopes(left.independent, right.independent),
         late=left.late + right.late,
         duplicates=left.duplicates + right.duplicates,
+        classifiers=tuple(sorted({*left.classifiers, *right.classifiers})),
     )
 
 

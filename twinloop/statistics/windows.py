@@ -270,6 +270,13 @@ class PartitionWindows:
             domains=domains,
             late=late,
             duplicates=duplicates,
+            classifiers=self._classifiers(rows),
+        )
+
+    def _classifiers(self, rows: list[Assignment]) -> tuple[str, ...]:
+        found = (self._outcomes.get(row.query_id) for row in rows)
+        return tuple(
+            sorted({o.classifier for o in found if o is not None and o.toxic is not None and o.classifier})
         )
 
     def _arms(self, rows: list[Assignment], new_keys: Mapping[ArmName, int] | None = None) -> Arms:

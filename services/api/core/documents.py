@@ -296,12 +296,11 @@ class ReleasesView(Told):
 
 
 class WishView(Told):
-    """One approver asked to force a swap; another one has to."""
+    """One approver forced the staged candidate; another one has to agree."""
 
     actor: str
     release: Sha256
     at: EpochMs
-    lapses_at: EpochMs
 
 
 class ReviewedFeedback(Told):
@@ -320,11 +319,12 @@ class ReviewedFeedback(Told):
 class ReviewView(Told):
     """What waits for a person."""
 
-    model_config = example(approval=None, forced=[], feedback=[], feedback_total=0)
+    model_config = example(approval=None, forced=None, feedback=[], feedback_total=0)
 
     approval: Sha256 | None
     """A candidate whose gates have cleared and that waits for an approver."""
-    forced: tuple[WishView, ...]
+    forced: WishView | None
+    """Half of a forced promotion."""
     feedback: tuple[ReviewedFeedback, ...]
     feedback_total: int
 
@@ -382,7 +382,7 @@ class SwapOrder(CandidateOrder):
     model_config = example(reason="hot fix, reviewed by hand", force=False)
 
     force: bool = False
-    """Promote although the gates have not cleared; a second approver has to ask for the same."""
+    """Promote although the gates have not cleared; a second approver has to force it too, or approve."""
 
 
 class CanaryOrder(Order):

@@ -20,7 +20,7 @@ from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
 from schemas.routing import RoutingState
 from services.api.core.gate_series import GateSeries
-from twinloop.orders import nonce_of
+from twinloop.orders import WAITS_FOR_ANOTHER, nonce_of
 
 V = TypeVar("V")
 
@@ -31,8 +31,6 @@ KEPT_REVIEWS = 500
 KEPT_LETTERS = 50
 KEPT_ORDERS = 20_000
 KEPT_RELEASES = 1_000
-FORCE_SWAP = "swap.force"
-"""Audit action of an approver who wishes to promote without evidence."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class OrderOutcome:
 
 @dataclass(frozen=True)
 class SwapWish:
-    """One approver's wish to force a swap."""
+    """One approver forced the staged candidate; another one has to agree."""
 
     actor: str
     release: Sha256
@@ -108,7 +106,8 @@ class ReadModel:
         self.letter_counts: Counter[str] = Counter()
         self.lag: tuple[GroupLag, ...] = ()
         self._orders: OrderedDict[str, OrderOutcome] = OrderedDict()
-        self._wishes: dict[str, SwapWish] = {}
+        self.wish: SwapWish | None = None
+        """The open half of a forced promotion."""
 
     @property
     def state(self) -> RoutingState | None:
@@ -137,14 +136,6 @@ class ReadModel:
 
     def order(self, nonce: str) -> OrderOutcome:
         return self._orders.get(nonce, OrderOutcome())
-
-    def wish(self, release: str, *, now_ms: int, valid_ms: float) -> SwapWish | None:
-        """The open wish to force this release, where it has not lapsed."""
-        wish = self._wishes.get(release)
-        return wish if wish is not None and now_ms - wish.at <= valid_ms else None
-
-    def open_wishes(self, *, now_ms: int, valid_ms: float) -> list[SwapWish]:
-        return [wish for wish in self._wishes.values() if now_ms - wish.at <= valid_ms]
 
     def take_decision(self, decision: Decision, offset: int) -> bool:
         """True where this is the first record of its epoch, which is the one that holds."""
@@ -208,14 +199,16 @@ class ReadModel:
         self.letter_counts[letter.topic] += 1
 
     def take_audit(self, entry: AuditEntry) -> None:
-        """What the gatekeeper says of orders, and approvers' wishes to force a swap."""
-        if entry.action == FORCE_SWAP and entry.via == "api" and entry.result == "accepted":
-            self._touch()
-            self._wishes[entry.target] = SwapWish(entry.actor, entry.target, entry.at)
-            return
+        """What the gatekeeper says of orders."""
         nonce = nonce_of(entry)
-        if nonce is not None:
-            self._note_order(nonce, entry=entry)
+        if nonce is None:
+            return
+        self._touch()
+        self._note_order(nonce, entry=entry)
+        if entry.result != "accepted" or entry.action not in ("promote", "approve"):
+            return
+        waits = WAITS_FOR_ANOTHER in entry.detail and self.candidate is not None
+        self.wish = SwapWish(entry.actor, self.candidate or "", entry.at) if waits else None
 
     def set_lag(self, lag: tuple[GroupLag, ...]) -> None:
         if lag != self.lag:
@@ -239,8 +232,8 @@ class ReadModel:
         elif self.canary.ended is None and decision.state.canary is None and kind != "genesis":
             # Whatever took the share away ended it: promote, abort, rollback, or a state written by hand.
             self.canary.end(decision)
-        if kind in ("promote", "abort", "reject", "rollback") and decision.release is not None:
-            self._wishes.pop(decision.release, None)
+        if self.wish is not None and self.wish.release != self.candidate:
+            self.wish = None
 
     def _note_order(
         self, nonce: str, *, entry: AuditEntry | None = None, decision: Decision | None = None

@@ -1,4 +1,4 @@
-"""When a promotion may be asked for: with the evidence there, or by two people without it."""
+"""When a promotion may be asked for: with the evidence there, or by force, which takes two people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from schemas.commands import Action
 from schemas.decisions import GateProgress
-from services.api.core.read_model import ReadModel, SwapWish
+from services.api.core.read_model import ReadModel
 
 PROMOTE = "promote:"
 """How the names of gates begin that speak for a promotion."""
@@ -19,47 +19,34 @@ class Give:
 
     action: Action
     release: str
-    second_person: str | None = None
-    """Who wished it first, where two people force it."""
-
-
-@dataclass(frozen=True)
-class WaitForAnother:
-    """The first of two approvers has spoken."""
-
-    release: str
 
 
 @dataclass(frozen=True)
 class Conflict:
     """It may not be ordered; `code` names the problem's type."""
 
-    code: Literal["nothing-staged", "other-candidate", "no-evidence", "same-person"]
+    code: Literal["nothing-staged", "other-candidate", "no-evidence"]
     why: str
     missing: tuple[str, ...] = ()
 
 
-def judge_swap(
-    model: ReadModel, *, actor: str, release: str | None, force: bool, wish: SwapWish | None
-) -> Give | WaitForAnother | Conflict:
-    """What a swap by `actor` comes to; `wish` is the open wish to force the staged candidate, if any."""
+def judge_swap(model: ReadModel, *, release: str | None, force: bool) -> Give | Conflict:
+    """What a swap comes to: an approval where the evidence is there, a forced promotion where that is asked for.
+
+    Of two approvers who force it, the gatekeeper takes the second one's order as the one that counts.
+    """
     candidate = model.candidate
     if candidate is None:
         return Conflict("nothing-staged", "no candidate is staged: there is nothing to swap to")
     if release is not None and release != candidate:
         return Conflict("other-candidate", f"{release[:12]} is not the staged candidate, {candidate[:12]} is")
-    if not force:
-        missing = missing_evidence(model)
-        if missing:
-            why = "the gates have not cleared; two approvers together may force it"
-            return Conflict("no-evidence", why, missing)
-        return Give("approve", candidate)
-    if wish is None:
-        return WaitForAnother(candidate)
-    if wish.actor == actor:
-        why = "you asked for this already; another approver has to ask too"
-        return Conflict("same-person", why)
-    return Give("promote", candidate, second_person=wish.actor)
+    if force:
+        return Give("promote", candidate)
+    missing = missing_evidence(model)
+    if missing:
+        why = "the gates have not cleared; two approvers together may force it"
+        return Conflict("no-evidence", why, missing)
+    return Give("approve", candidate)
 
 
 def missing_evidence(model: ReadModel) -> tuple[str, ...]:

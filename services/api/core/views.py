@@ -121,17 +121,15 @@ def history_view(model: ReadModel, *, limit: int, before: int | None) -> History
     )
 
 
-def review_view(model: ReadModel, *, now_ms: int, valid_ms: int) -> ReviewView:
+def review_view(model: ReadModel) -> ReviewView:
     state = model.state
     in_canary = state is not None and state.phase == "canary" and model.canary.last is not None
     asks = in_canary and "approver" in cast(Any, model.canary.last).needed and not missing_evidence(model)
+    wish = model.wish
     newest = list(model.quarantined)[-SHOWN_REVIEWS:][::-1]
     return ReviewView(
         approval=model.candidate if asks else None,
-        forced=tuple(
-            WishView(actor=wish.actor, release=wish.release, at=wish.at, lapses_at=wish.at + valid_ms)
-            for wish in model.open_wishes(now_ms=now_ms, valid_ms=valid_ms)
-        ),
+        forced=WishView(actor=wish.actor, release=wish.release, at=wish.at) if wish else None,
         feedback=tuple(
             ReviewedFeedback(
                 feedback_id=each.feedback.id,

@@ -45,7 +45,7 @@ function confirmOrder(order, { force = false } = {}) {
   $("reason").value = "";
   const box = h("input", { type: "checkbox", id: "force" });
   box.checked = force;
-  show("dialog-extra", order.force ? [h("label", { class: "check", for: "force" }, box, h("span", {}, "Force it without the evidence. A second approver has to ask for the same within 15 minutes."))] : []);
+  show("dialog-extra", order.force ? [h("label", { class: "check", for: "force" }, box, h("span", {}, "Force it without the evidence. It waits until a second approver, with another key, agrees."))] : []);
   $("dialog-form").onsubmit = async (event) => {
     event.preventDefault();
     $("dialog-go").disabled = true;

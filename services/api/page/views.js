@@ -201,7 +201,7 @@ function learnt(domain) {
 export function review(found, { onApprove, onForce }) {
   const parts = [];
   if (found.approval) parts.push(h("div", { class: "person" }, h("p", {}, "Every gate has cleared for ", id(found.approval), ". An approver decides."), h("button", { type: "button", class: "primary", on: { click: () => onApprove(found.approval) } }, "Approve…")));
-  for (const wish of found.forced) parts.push(h("div", { class: "person" }, h("p", {}, `${wish.actor} asks to force `, id(wish.release), ` until ${clock(wish.lapses_at)}.`), h("button", { type: "button", class: "danger", on: { click: () => onForce(wish.release) } }, "Second it…")));
+  if (found.forced) parts.push(h("div", { class: "person" }, h("p", {}, `${found.forced.actor} wants to promote `, id(found.forced.release), ` without the evidence, since ${clock(found.forced.at)}. Another approver has to agree.`), h("button", { type: "button", class: "danger", on: { click: () => onForce() } }, "Agree…")));
   for (const each of found.feedback.slice(0, 20)) parts.push(h("div", { class: "person" }, h("p", {}, chip(each.reason.split(":")[0].replaceAll("_", " "), "warn"), ` ${each.rater} · ${day(each.at)}`), h("blockquote", {}, each.question), each.correction ? h("blockquote", {}, each.correction) : null));
   if (found.feedback_total > 20) parts.push(h("p", { class: "sub" }, `and ${found.feedback_total - 20} more`));
   return parts.length ? [h("div", { class: "people" }, parts)] : [none("Nothing.")];

@@ -93,9 +93,7 @@ def reading_routes(parts: Parts) -> APIRouter:
     async def review() -> ReviewView:
         """What waits for a person: a candidate, a forced swap, feedback kept aside."""
         with follower.model() as model:
-            return review_view(
-                model, now_ms=clock.now_ms(), valid_ms=int(parts.section.second_person_s * 1000)
-            )
+            return review_view(model)
 
     @router.get(
         "/decisions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -70,8 +71,46 @@ def advance_canary(turn: Turn, window: WindowTally) -> None:
     stage = turn.state.stage
     if not isinstance(stage, CanaryRun) or window.epoch < stage.first_epoch:
         return
+    if window.classifiers:
+        if window.classifiers != (stage.classifier or window.classifiers[0],):
+            _restart(turn, stage, window)
+            return
+        stage = stage.model_copy(update={"classifier": window.classifiers[0]})
     memory = advance(turn.policy.canary, stage.memory, window, canary_seconds(turn.state, stage))
     turn.set(stage=stage.model_copy(update={"memory": memory}))
+
+
+def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
+    """Labels of two classifiers do not add up: what was seen so far counts for nothing, the time it took does."""
+    if stage.classifier is None:
+        return  # Still a mixture: such windows are left out, and a mixture that stays ends as stale.
+    state, policy, routing = turn.state, turn.policy, turn.routing
+    first = policy.ramp.basis_points[0]
+    salt = salt_of(routing.incarnation, routing.epoch + 1)
+    fresh = CanaryState.begin(policy.canary, now=state.now / 1000, baseline=stage.memory.baseline)
+    names = ", ".join(window.classifiers)
+    turn.set(
+        stage=stage.model_copy(
+            update={
+                "salt": salt,
+                "step": 0,
+                "step_since": state.now,
+                "step_units": 0,
+                "first_epoch": routing.epoch + 1,
+                "memory": replace(fresh, started_at=stage.memory.started_at),
+                "classifier": None,
+                "checking_since": None,
+            }
+        )
+    )
+    turn.decide(
+        "canary",
+        routing=routing.model_copy(update={"canary": canary_of(routing, basis_points=first, salt=salt)}),
+        reason="classifier_changed",
+        line=f"begins again at {first / 100:g} %: labels came from {names} instead of {stage.classifier}",
+        release=stage.candidate.release,
+        evidence={"classifier": stage.classifier, "classifiers_seen": list(window.classifiers)},
+    )
 
 
 def watch_canary(turn: Turn) -> None:
@@ -137,7 +176,7 @@ def on_blobs_checked(turn: Turn, checked: BlobsChecked) -> None:
         )
         return
     verdict = judge(turn.policy.canary, stage.memory, canary_seconds(turn.state, stage))
-    evidence: dict[str, JsonValue] = {"verdict": verdict.to_json(), "qa": stage.qa, **_approval(stage)}
+    evidence: dict[str, JsonValue] = {**_evidence(stage, verdict), **_approval(stage)}
     if stage.forced_by is not None:
         line = f"forced by {stage.forced_by}: {verdict.summary}"
         promote(turn, stage.candidate, reason="manual", line=line, evidence=evidence)
@@ -215,15 +254,25 @@ def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
 def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     code = verdict.reason_code
     outcome: Outcome = "failed" if code in HARM_REASONS or code.startswith("domain:") else "returned"
-    end_candidate(
-        turn,
-        stage.candidate,
-        outcome,
-        kind="abort",
-        reason=code,
-        line=verdict.summary,
-        evidence={"verdict": verdict.to_json(), "qa": stage.qa},
-    )
+    harmed, spared = _harmed_domains(verdict)
+    evidence = _evidence(stage, verdict)
+    line = verdict.summary
+    if outcome == "failed" and harmed and spared and turn.policy.promote.partial:
+        evidence |= {"failed_domains": list(harmed), "spared_domains": list(spared)}
+        line = f"{line}; {', '.join(spared)} may be proposed again without {', '.join(harmed)}"
+    end_candidate(turn, stage.candidate, outcome, kind="abort", reason=code, line=line, evidence=evidence)
+
+
+def _harmed_domains(verdict: Verdict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(domains with evidence of harm, domains without)."""
+    rows = [gate for gate in verdict.gates if gate.kind == "domain"]
+    harmed = tuple(gate.name for gate in rows if gate.status in ("breached", "invalid"))
+    return harmed, tuple(gate.name for gate in rows if gate.name not in harmed)
+
+
+def _evidence(stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:
+    named: dict[str, JsonValue] = {"classifier": stage.classifier} if stage.classifier else {}
+    return {"verdict": verdict.to_json(), "qa": stage.qa, **named}
 
 
 def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
@@ -240,7 +289,7 @@ def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
             kind="abort",
             reason="dry_run",
             line=f"would be promoted: {verdict.summary}",
-            evidence={"verdict": verdict.to_json(), "qa": stage.qa},
+            evidence=_evidence(stage, verdict),
         )
     else:
         turn.set(stage=stage.model_copy(update={"checking_since": turn.state.now}))

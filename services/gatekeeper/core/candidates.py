@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import JsonValue
@@ -114,8 +115,13 @@ def end_candidate(
         reason=reason,
         line=line,
         release=release,
-        evidence={**(evidence or {}), "outcome": outcome, "feedback": FEEDBACK[outcome]},
+        evidence={**(evidence or {}), "outcome": outcome, "feedback": _feedback(outcome, evidence)},
     )
+
+
+def _feedback(outcome: Outcome, evidence: Mapping[str, JsonValue] | None) -> str:
+    """What becomes of the feedback; where some domains are spared, only that of the others is set aside."""
+    return "quarantine_domains" if evidence and "failed_domains" in evidence else FEEDBACK[outcome]
 
 
 def _end_unstaged(turn: Turn, candidate: Candidate, outcome: Outcome, *, reason: str, line: str) -> None:

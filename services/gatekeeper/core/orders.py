@@ -9,9 +9,10 @@ from services.gatekeeper.core.candidates import end_candidate
 from services.gatekeeper.core.forcing import force_promotion
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.rollback import NoTarget, choose_target, roll_back
-from services.gatekeeper.core.state import CanaryRun, Examining, Forcing, Preparing
+from services.gatekeeper.core.state import CanaryRun, Examining, ForceOrder, Forcing, Preparing
 from services.gatekeeper.core.turn import Turn
 from twinloop.errors import CommandRefused
+from twinloop.orders import WAITS_FOR_ANOTHER
 from twinloop.signing import Role
 
 ROLE_FOR: dict[Action, Role] = {
@@ -38,7 +39,7 @@ def on_command(turn: Turn, seen: CommandSeen) -> None:
     if 0 <= seen.source_offset <= turn.state.command_offset:
         return  # The edge read it twice after a crash.
     turn.set(command_offset=max(turn.state.command_offset, seen.source_offset))
-    if command.action == "train" and seen.verdict == "allowed":
+    if seen.verdict == "allowed" and _is_for_trainer(command):
         return
     try:
         if seen.verdict == "refused":
@@ -50,6 +51,12 @@ def on_command(turn: Turn, seen: CommandSeen) -> None:
         _audit(turn, command, "refused", str(refused))
     else:
         _audit(turn, command, "accepted", detail)
+
+
+def _is_for_trainer(command: Command) -> bool:
+    """`train`, and a pause of the training alone: the gatekeeper goes on with what it has."""
+    is_pause = command.action in ("pause", "resume")
+    return command.action == "train" or (is_pause and command.parameters.get("what") == "training")
 
 
 def _check_freshness(turn: Turn, command: Command) -> None:
@@ -90,19 +97,43 @@ def _roll_back(turn: Turn, command: Command) -> str:
 
 def _promote(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
-    if isinstance(stage, CanaryRun):
+    if isinstance(stage, CanaryRun | Examining):
         _check_release(command, stage.candidate.release)
-        turn.set(stage=stage.model_copy(update={"forced_by": _by(command)}))
-        watch_canary(turn)
-        return f"{stage.candidate.release[:8]} skips the gates"
-    if isinstance(stage, Examining):
-        _check_release(command, stage.candidate.release)
-        force_promotion(turn, stage.candidate, by=command.actor, detail=command.reason)
-        return f"{stage.candidate.release[:8]} skips the examination and the canary"
+        return _force(turn, command, stage)
     if isinstance(stage, Preparing):
         waits = preparedness(turn.state, turn.policy.readiness, stage.candidate.release)
         raise CommandRefused(f"the candidate is not prepared yet: {waits.line}")
     raise CommandRefused("no candidate is staged")
+
+
+def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
+    """Past the gates; where the policy asks for two approvers, the second one's order is the one that counts."""
+    release = stage.candidate.release
+    first = turn.state.force_order
+    if first is not None and first.release != release:
+        first = None
+    by, actor, detail = _by(command), command.actor, command.reason
+    if turn.policy.promote.force_approvers > 1:
+        if first is None:
+            order = ForceOrder(
+                release=release, actor=command.actor, key_id=command.key_id, detail=command.reason
+            )
+            turn.set(force_order=order)
+            return f"{release[:8]} {WAITS_FOR_ANOTHER} to skip the gates"
+        if command.actor == first.actor or command.key_id == first.key_id:
+            raise CommandRefused(
+                f"{first.actor} ordered it already; another approver with another key must agree"
+            )
+        by = f"{first.actor} and {command.actor}: {first.detail}; {command.reason}"[:400]
+        actor = f"{first.actor} and {command.actor}"
+        detail = f"{first.detail}; {command.reason}"
+    turn.set(force_order=None)
+    if isinstance(stage, Examining):
+        force_promotion(turn, stage.candidate, by=actor, detail=detail)
+        return f"{release[:8]} skips the examination and the canary"
+    turn.set(stage=stage.model_copy(update={"forced_by": by}))
+    watch_canary(turn)
+    return f"{release[:8]} skips the gates"
 
 
 def _abort(turn: Turn, command: Command) -> str:
@@ -125,6 +156,10 @@ def _abort(turn: Turn, command: Command) -> str:
 
 def _approve(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
+    order = turn.state.force_order
+    if isinstance(stage, CanaryRun | Examining) and order and order.release == stage.candidate.release:
+        _check_release(command, stage.candidate.release)
+        return _force(turn, command, stage)
     if not isinstance(stage, CanaryRun):
         raise CommandRefused("no canary is running")
     _check_release(command, stage.candidate.release)

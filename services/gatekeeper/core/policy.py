@@ -78,6 +78,12 @@ class PromotePolicy(Section):
     """The outgoing release's blobs must be read back by then, or the canary is aborted."""
     bake_s: Seconds = 600.0
     """How long the old slot stays warm and no candidate is staged after a promote."""
+    force_approvers: Annotated[int, Field(ge=1, le=2, exclude_if=lambda value: value == 1)] = 1
+    """Different approvers, each with a key of their own, that a promotion past the gates needs."""
+    partial: Annotated[bool, Field(exclude_if=lambda value: value is False)] = False
+    """Whether a candidate that harms some domains ends for those alone: the trainer is told to compose the active
+    release with the other domains, and proposes that anew.
+    """
 
 
 class WatchPolicy(Section):
@@ -94,7 +100,11 @@ class WatchPolicy(Section):
 
 
 class GatePolicy(Section):
-    """Every threshold in force."""
+    """Every threshold in force.
+
+    A key that came later has the default by which logs without it were decided, and is left out of the digest while
+    it has that value; `configs/gatekeeper.yaml` sets what a fresh installation gets.
+    """
 
     qa: QaPolicy = QaPolicy()
     """Limits of the QA dry run."""

@@ -95,6 +95,17 @@ class CanaryRun(Frozen):
     checking_since: EpochMs | None = None
     """When the outgoing release's blobs were asked for."""
     paused_ms: int = 0
+    classifier: str | None = None
+    """What labels the answers of this canary; absent until the first labelled window."""
+
+
+class ForceOrder(Frozen):
+    """One approver ordered a promotion past the gates; another one has to agree."""
+
+    release: Sha256
+    actor: Identifier
+    key_id: Identifier
+    detail: str
 
 
 class Forcing(Frozen):
@@ -102,7 +113,7 @@ class Forcing(Frozen):
 
     name: Literal["forcing"] = "forcing"
     candidate: Candidate
-    by: Identifier
+    by: str
     detail: str
     since: EpochMs
 
@@ -200,6 +211,7 @@ class JudgeState(Frozen):
     alarm: str | None = None
     """A rollback trigger that fired with nothing to roll back to, told once."""
     progress_at: EpochMs = 0
+    force_order: ForceOrder | None = None
     feedback: dict[str, int] = Field(default_factory=dict)
     """Feedback statuses since the last promote."""
 

@@ -50,7 +50,7 @@ class PartitionTally:
             if row.id in self._left_out:
                 self._left_out.discard(row.id)
             else:
-                self._windows.outcome(_outcome(row), offset)
+                self._windows.outcome(_outcome(row, batch.toxicity_classifier), offset)
 
     def close(self, watermark_s: float) -> tuple[Tally, ...]:
         """Windows complete at this time, oldest first; an idle partition gives a heartbeat."""
@@ -89,7 +89,7 @@ def _assignment(row: AssignmentRow, share: int) -> Assignment:
     )
 
 
-def _outcome(row: OutcomeRow) -> Outcome:
+def _outcome(row: OutcomeRow, classifier: str) -> Outcome:
     return Outcome(
         query_id=row.id,
         ok=row.error is None,
@@ -98,4 +98,5 @@ def _outcome(row: OutcomeRow) -> Outcome:
         toxic=None if row.toxic is None else float(row.toxic),
         citation_required=row.citation in ("valid", "invalid", "missing"),
         citation_valid=row.citation == "valid",
+        classifier=classifier or None,
     )

@@ -23,6 +23,12 @@ def ending_of(decision: Decision, release: str) -> str | None:
     return "superseded" if decision.kind == "adopt" else None
 
 
+def harmed_domains(decision: Decision, release: str) -> frozenset[str]:
+    """The domains a candidate failed in, where the decision spares the others; empty where it failed as a whole."""
+    named = decision.evidence.get("failed_domains") if decision.release == release else None
+    return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
+
+
 def replay_row(taught: TaughtRow) -> ReplayRow:
     row = taught.row
     return ReplayRow(

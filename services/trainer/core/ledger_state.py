@@ -52,6 +52,8 @@ class Run(Frozen):
     seed: int
     started_at: EpochMs
     attempt: int = 1
+    composes: Sha256 | None = None
+    """A release that failed in other domains: this run takes its parts of `domains` and trains nothing."""
 
 
 class Candidate(Frozen):
@@ -62,6 +64,9 @@ class Candidate(Frozen):
     rows: tuple[TaughtRow, ...]
     documents: tuple[LoggedDocument, ...]
     proposed_at: EpochMs
+    dataset: Sha256 | None = None
+    """What it was trained on; absent in ledgers written before it was kept."""
+    seed: int = 0
     stage: Literal["undecided", "promoted"] = "undecided"
 
 

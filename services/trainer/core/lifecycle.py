@@ -14,7 +14,15 @@ from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain
 from schemas.feedback import Feedback
 from services.trainer.core.cleaning import Verdict
-from services.trainer.core.effects import Effect, ending_of, remember, replay_row, set_aside, status_of
+from services.trainer.core.effects import (
+    Effect,
+    ending_of,
+    harmed_domains,
+    remember,
+    replay_row,
+    set_aside,
+    status_of,
+)
 from services.trainer.core.ledger_state import (
     ActiveView,
     Candidate,
@@ -27,6 +35,7 @@ from services.trainer.core.replay_buffer import ReplayBuffer, ReplayPolicy, open
 from services.trainer.core.rows import LogOrder, PendingRow
 from services.trainer.core.selection import Selection, SelectionPolicy, over_rater_quota
 from services.trainer.core.training_schedule import DomainNews, Readiness
+from twinloop.canonical import digest_of
 
 _UNTIL_NEWS_MS = 365 * 86_400_000
 
@@ -173,6 +182,9 @@ class Ledger:
         outcome = ending_of(decision, candidate.release) if candidate.stage == "undecided" else None
         if candidate.release in active.revoked or outcome == "failed":
             reason = decision.reason if decision.release == candidate.release else "release_revoked"
+            harmed = harmed_domains(decision, candidate.release)
+            if harmed and candidate.stage == "undecided":
+                return self._spare(candidate, harmed, f"{decision.kind}:{reason}", at)
             return self._fail(candidate, f"{decision.kind}:{reason}", at)
         is_waiting = candidate.stage == "undecided" and candidate.parent == active.release
         if is_waiting and outcome is None and not is_restart:
@@ -220,6 +232,41 @@ class Ledger:
         self.state.failed_releases.append(candidate.release)
         del self.state.failed_releases[:-100]
         return self._quarantine(candidate.rows, f"release_failed:{reason}", at)
+
+    def _spare(self, candidate: Candidate, harmed: frozenset[str], reason: str, at: int) -> list[Effect]:
+        """Fail what belongs to the harmed domains; the rest becomes a release of its own, judged from its start."""
+        rows = tuple(item for item in candidate.rows if item.row.domain not in harmed)
+        documents = tuple(item for item in candidate.documents if item.change.domain not in harmed)
+        lost = candidate.model_copy(
+            update={
+                "rows": tuple(item for item in candidate.rows if item.row.domain in harmed),
+                "documents": tuple(item for item in candidate.documents if item.change.domain in harmed),
+            }
+        )
+        told = self._fail(lost, reason, at)
+        domains = tuple(
+            sorted({*(item.row.domain for item in rows), *(item.change.domain for item in documents)})
+        )
+        if not domains:
+            return told
+        active = self.state.active
+        is_possible = active is not None and candidate.parent == active.release and self.state.run is None
+        if candidate.dataset is None or not is_possible:
+            return told + self._wait_again(rows, documents, reason="release_failed_elsewhere", at=at)
+        self.state.run = Run(
+            run_id=digest_of({"composes": candidate.release, "domains": list(domains)}),
+            dataset=candidate.dataset,
+            parent=candidate.parent,
+            domains=domains,
+            reason="partial",
+            rows=rows,
+            documents=documents,
+            offsets=(),
+            seed=candidate.seed,
+            started_at=at,
+            composes=candidate.release,
+        )
+        return told
 
     def _give_back(self, candidate: Candidate, at: int) -> list[Effect]:
         del self.state.candidates[candidate.release]
@@ -349,6 +396,8 @@ class Ledger:
             rows=run.rows,
             documents=run.documents,
             proposed_at=at,
+            dataset=run.dataset,
+            seed=run.seed,
         )
         return []
 

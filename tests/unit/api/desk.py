@@ -37,7 +37,7 @@ from twinloop.bus.records import Outgoing, Record, TopicPartition
 from twinloop.clock import FixedClock
 from twinloop.codec import decode, encode
 from twinloop.errors import Transient
-from twinloop.orders import DECIDING
+from twinloop.orders import DECIDING, WAITS_FOR_ANOTHER
 from twinloop.signing import KeyRing, create_keys, load_signer
 from twinloop.topics import TopicCatalogue
 
@@ -114,6 +114,8 @@ class PlayedKafka:
     is_silent: bool = False
     is_down: bool = False
     epoch: int = 100
+    forced_with: str | None = None
+    """The key of the first approver who forced a promotion."""
 
     def send(self, outgoing: Outgoing) -> None:
         record = Record(outgoing.topic, 0, 0, outgoing.key, outgoing.value, outgoing.headers, NOW)
@@ -131,15 +133,17 @@ class PlayedKafka:
             raise Transient("no broker answers")
 
     def _answer(self, order: Command) -> None:
-        result = "refused" if self.refuse else "accepted"
+        refusal, detail = self.refuse, "done"
+        if order.action == "promote":
+            refusal, detail = self._force(order)
         entry = AuditEntry.model_validate(
             {
                 "at": NOW,
                 "actor": order.actor,
                 "via": "api",
                 "action": order.action,
-                "result": result,
-                "detail": f"{self.refuse or 'done'} [{order.nonce}]",
+                "result": "refused" if refusal else "accepted",
+                "detail": f"{refusal or detail} [{order.nonce}]",
             }
         )
         feed(self.follower, self.topics, "audit", entry)
@@ -150,6 +154,14 @@ class PlayedKafka:
                 self.epoch, kind, evidence={"command": order.nonce}, line=f"{kind} by {order.actor}"
             )
             feed(self.follower, self.topics, "decisions", made, offset=self.epoch)
+
+    def _force(self, order: Command) -> tuple[str | None, str]:
+        if self.forced_with is None:
+            self.forced_with = order.key_id
+            return None, f"{WAITS_FOR_ANOTHER} to skip the gates"
+        if self.forced_with == order.key_id:
+            return "another approver with another key must agree", ""
+        return None, "skips the gates"
 
 
 class PlayedClient:
@@ -242,11 +254,9 @@ def make_desk(folder: Path, **section: Any) -> Desk:
         kafka,
         topics,
         follower,
-        auditor,
         signer_for=lambda key_id: load_signer(keys, key_id),
         clock=clock,
         wait_s=0.0,
-        second_person_s=settings.second_person_s,
     )
     questions = QuestionDesk(
         client, clock=clock, metrics=metrics, max_waiting=settings.max_waiting, margin_s=1.0

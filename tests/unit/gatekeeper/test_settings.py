@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.gatekeeper.core.policy import GatePolicy, policy_change, read_policy
+from services.gatekeeper.core.policy import GatePolicy, PromotePolicy, policy_change, read_policy
 from services.gatekeeper.settings import GatekeeperSettings
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import load_settings
@@ -25,8 +25,17 @@ def load(tmp_path: Path, section: dict[str, object]) -> GatekeeperSettings:
 def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None:
     """But for the keys that came later: their defaults are what logs without them were decided by."""
     shipped = load(tmp_path, {}).gatekeeper.policy
-    later = {"canary": replace(GatePolicy().canary, baseline_units=1000)}
+    later = {
+        "canary": replace(GatePolicy().canary, baseline_units=1000),
+        "promote": PromotePolicy(force_approvers=2, partial=True),
+    }
     assert shipped == GatePolicy().model_copy(update=later)
+
+
+def test_a_key_that_came_later_leaves_the_digest_of_older_policies_alone() -> None:
+    dumped = GatePolicy().model_dump(mode="json")
+    assert not {"force_approvers", "partial"} & set(dumped["promote"])
+    assert GatePolicy(promote=PromotePolicy(force_approvers=2)).digest != GatePolicy().digest
 
 
 def test_the_shipped_file_names_every_threshold(tmp_path: Path) -> None:

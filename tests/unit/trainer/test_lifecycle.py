@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.decisions import Decision
 from schemas.feedback import QuarantinedFeedback
 from services.trainer.core.ledger_state import LedgerState
 from services.trainer.core.lifecycle import Ledger, LifecyclePolicy
@@ -323,3 +324,58 @@ def test_the_state_survives_being_written_and_read() -> None:
 
     assert again == book.state
     assert Ledger(LifecyclePolicy(), again).buffer("law").rows() == book.buffer("law").rows()
+
+
+def harmed_in_med(release: str) -> Decision:
+    return decision(
+        "abort",
+        FIRST,
+        epoch=2,
+        about=release,
+        revoked=(release,),
+        evidence={"outcome": "failed", "failed_domains": ["med"]},
+    )
+
+
+def test_a_candidate_that_harmed_one_domain_is_composed_anew_from_the_others() -> None:
+    book = with_genesis()
+    accept(book, 1)
+    accept(book, 2, domain="med")
+    release = propose(book, "r1")
+
+    effects = book.note_decision(harmed_in_med(release), lineage=[FIRST])
+
+    assert told(effects) == {"fb-2": "quarantined"}
+    run = book.state.run
+    assert run is not None
+    assert (run.composes, run.domains, run.parent) == (release, ("law",), FIRST)
+    assert [item.row.id for item in run.rows] == ["fb-1"]
+    composed = release_name("r2")
+    assert book.finish_run(composed, NOW) == []
+    effects = book.note_decision(
+        decision("promote", composed, epoch=3, about=composed), lineage=[composed, FIRST]
+    )
+    assert told(effects) == {"fb-1": "trained"}
+
+
+def test_a_candidate_that_only_changed_the_harmed_domain_fails_whole() -> None:
+    book = with_genesis()
+    accept(book, 1, domain="med")
+    release = propose(book, "r1")
+    effects = book.note_decision(harmed_in_med(release), lineage=[FIRST])
+    assert told(effects) == {"fb-1": "quarantined"}
+    assert book.state.run is None
+
+
+def test_spared_feedback_waits_where_nothing_can_be_composed_now() -> None:
+    """An operator ordered a training that is still running: the spared rows are for the next one."""
+    book = with_genesis()
+    accept(book, 1)
+    accept(book, 2, domain="med")
+    release = propose(book, "r1")
+    accept(book, 3)
+    begin(book)
+    effects = book.note_decision(harmed_in_med(release), lineage=[FIRST])
+    assert told(effects) == {"fb-2": "quarantined", "fb-1": "accepted"}
+    assert book.state.run is not None
+    assert book.state.run.composes is None
