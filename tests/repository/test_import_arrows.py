@@ -55,13 +55,15 @@ PLANTS = [
     ("FAISS is reached in one module", "services.inference.answering", "faiss"),
     ("Model libraries stay where models run", "services.trainer.worker", "torch"),
     ("Model libraries stay where models run", "twinloop.retrieval.embedder", "transformers"),
+    ("HTTP frameworks stay in the API", "twinloop.client.client", "fastapi"),
+    ("HTTP frameworks stay in the API", "services.api.core.views", "starlette"),
     (
-        "Router and gatekeeper need no model libraries",
+        "Router, gatekeeper and API need no model libraries",
         "services.router.worker",
         "twinloop.model_runtime.foundation",
     ),
     (
-        "Router and gatekeeper need no model libraries",
+        "Router, gatekeeper and API need no model libraries",
         "twinloop.routing.rules",
         "twinloop.safety.hf_classifier",
     ),
@@ -142,7 +144,7 @@ def _all_but_code(folder: str, names: list[str]) -> list[str]:
 
 
 NAMES = {"faust": "faust-streaming", "faiss": "faiss-cpu", "yaml": "pyyaml"}
-BROUGHT_ALONG = {"aiokafka": "faust-streaming", "huggingface_hub": "transformers"}
+BROUGHT_ALONG = {"aiokafka": "faust-streaming", "starlette": "fastapi", "huggingface_hub": "transformers"}
 """Imported by name and installed by the package they belong to."""
 
 
@@ -153,6 +155,7 @@ BROUGHT_ALONG = {"aiokafka": "faust-streaming", "huggingface_hub": "transformers
         ("services.gatekeeper", ("gatekeeper",)),
         ("services.inference", ("model",)),
         ("services.trainer", ("model",)),
+        ("services.api", ("api",)),
         ("twinloop.cli", ("embedded",)),
     ],
 )

@@ -10,6 +10,7 @@ from twinloop.cli import (
     operation_commands,
     question_commands,
     replay_commands,
+    token_commands,
 )
 
 HELP = (
@@ -27,4 +28,5 @@ def build_app() -> typer.Typer:
     operation_commands.register(app)
     data_commands.register(app)
     replay_commands.register(app)
+    token_commands.register(app)
     return app

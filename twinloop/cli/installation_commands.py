@@ -1,14 +1,16 @@
-"""`up`, `demo`, `keys`: an installation on this machine."""
+"""`up`, `init`, `demo`, `doctor`, `keys`: an installation on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOption
-from twinloop.cli.output import print_json, say
+from twinloop.cli.exit_status import FAILED
+from twinloop.cli.output import print_json, print_table, say
 from twinloop.errors import ConfigError
 from twinloop.process import StopSignal
 from twinloop.stack.home import Home
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: twinloop up --profile kafka")(up)
     app.command(epilog="Example: twinloop init --config configs/profiles/compose.yaml")(init)
     app.command(epilog="Example: twinloop demo --data path/to/folder")(demo)
+    app.command(epilog="Example: twinloop doctor --json")(doctor)
     keys.command("init", epilog="Example: twinloop keys init --home .twinloop")(keys_init)
     app.add_typer(keys, name="keys")
 
@@ -41,7 +44,14 @@ def up(
     bootstrap_servers: Annotated[str, typer.Option(help="Kafka, with --profile external.")] = "",
     redis_url: Annotated[str, typer.Option(help="Redis, with --profile external.")] = "",
     configs: Annotated[Path, typer.Option(help="Folder of the configuration files.")] = Path("configs"),
+    api_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the admin API and its page; 0 takes a free one.")
+    ] = 8085,
+    with_api: Annotated[
+        bool, typer.Option("--api/--no-api", help="Serve the admin API and its page.")
+    ] = True,
     home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Start every service of an installation on this machine and keep it running until interrupted."""
     from twinloop.stack.installation import Installation, Plan
@@ -56,15 +66,35 @@ def up(
         workers_per_slot=workers,
         bootstrap_servers=bootstrap_servers,
         redis_url=redis_url,
+        api_port=api_port if with_api else None,
     )
+    tell = _as_json if as_json else say
     stop = StopSignal.installed()
-    with Installation(plan, say):
-        say(
-            f"up: ask with `twinloop ask --home {place.root}`, follow with `twinloop watch --home {place.root}`"
-        )
+    with Installation(plan, tell) as installation:
+        if as_json:
+            print_json({"event": "up", "home": str(place.root), **Connection(place.root, None).run()})
+        else:
+            for line in _hints(place, installation.api_address):
+                say(line)
         while not stop.wait(1.0):
             pass
-        say("stopping")
+        tell("stopping")
+
+
+def _as_json(line: str) -> None:
+    print_json({"event": "progress", "line": line})
+
+
+def _hints(place: Home, api: str | None) -> Iterator[str]:
+    """What to do next, in lines that can be copied."""
+    from twinloop.api_tokens import TOKENS_FILE, read_tokens
+
+    yield f"up: ask with `twinloop ask --home {place.root}`, follow with `twinloop watch --home {place.root}`"
+    if api is None:
+        return
+    yield f"operations page and API: {api}"
+    if not read_tokens(place.keys / TOKENS_FILE).entries:
+        yield f"no token yet: {_token_hint(place)}"
 
 
 def demo(
@@ -103,6 +133,7 @@ def init(
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Prepare brokers, keys and store that run elsewhere: topics, missing keys, the first release. Safe to repeat."""
     import yaml
@@ -123,10 +154,41 @@ def init(
     )
     if output is not None:
         output.write_text(yaml.safe_dump({"gatekeeper": {"bootstrap_release": release}}), encoding="utf-8")
+    if as_json:
+        print_json(
+            {
+                "release": release,
+                "keys": str(settings.keys.folder),
+                "topics": [spec.name for spec in connection.topics.specs()],
+                "bootstrap_file": str(output) if output is not None else None,
+            }
+        )
+        return
     say(f"topics are there, keys are in {settings.keys.folder}, the first release is {release}")
+    say(f"a token for the API: {_token_hint(connection.home)}")
 
 
-def keys_init(home: HomeOption = None) -> None:
+def doctor(home: HomeOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look at versions, keys, brokers, Redis, clock, store and processes, and say how to mend what is wrong.
+
+    Exits 1 where something is bad; a warning is none.
+    """
+    from dataclasses import asdict
+
+    from twinloop.cli.doctor_checks import look
+
+    found = []
+    for finding in look(Connection(home, config)):
+        found.append(finding)
+        if as_json:
+            print_json(asdict(finding))
+    if not as_json:
+        print_table("doctor", [asdict(finding) for finding in found])
+    if any(finding.status == "bad" for finding in found):
+        raise typer.Exit(FAILED)
+
+
+def keys_init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make the key pairs an installation needs; existing ones are kept."""
     from twinloop.signing import create_keys
     from twinloop.stack.installation import KEYS
@@ -134,9 +196,17 @@ def keys_init(home: HomeOption = None) -> None:
     place = Home(home) if home is not None else Home.default()
     place.create()
     public = create_keys(place.keys, KEYS)
+    if as_json:
+        print_json({"public_file": str(public), "keys": {name: list(roles) for name, roles in KEYS.items()}})
+        return
     say(
         f"{public}: {len(KEYS)} keys; give this file to every process, and each private key to its owner only"
     )
+    say(f"a token for the API: {_token_hint(place)}")
+
+
+def _token_hint(place: Home) -> str:
+    return f"`twinloop tokens add operator-1 --role operator --home {place.root}` makes one and shows it once"
 
 
 def checked_profile(profile: str) -> Profile:

@@ -261,12 +261,17 @@ def train(
     key: KeyOption = "operator-1",
     home: HomeOption = None,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask the trainer to train now on what it has, whatever its schedule says."""
     from twinloop.cli.orders import publish_order
 
     connection = Connection(home, config)
-    publish_order(connection, make_order(connection, "train", actor=actor, key_id=key, reason=reason))
+    order = make_order(connection, "train", actor=actor, key_id=key, reason=reason)
+    publish_order(connection, order)
+    if as_json:
+        print_json({"action": "train", "nonce": order.nonce, "actor": actor, "result": "published"})
+        return
     say("order published; `twinloop watch` shows the candidate when it is staged")
 
 

@@ -13,16 +13,12 @@ from schemas.audit import AuditEntry
 from schemas.commands import Action, Command
 from schemas.decisions import Decision
 from twinloop.bus.producer import IdempotentProducer
-from twinloop.bus.records import Outgoing, Record
+from twinloop.bus.records import Record
 from twinloop.cli.connection import Connection
 from twinloop.clock import SystemClock
-from twinloop.codec import decode, encode
+from twinloop.codec import decode
 from twinloop.errors import CommandRefused, Transient
-from twinloop.signing import sign_document
-
-_VALID_MS = 60_000
-DECIDING: frozenset[Action] = frozenset({"rollback", "abort", "pause", "resume", "jump"})
-"""Orders that lead to a decision at once; the others change what the gatekeeper waits for."""
+from twinloop.orders import DECIDING, order_record, signed_order
 
 
 def make_order(
@@ -36,29 +32,21 @@ def make_order(
     parameters: Mapping[str, JsonValue] | None = None,
 ) -> Command:
     """A signed order that is good for one minute."""
-    now = SystemClock().now_ms()
-    order = Command(
-        nonce=uuid.uuid4().hex,
+    return signed_order(
+        connection.signer(key_id),
+        action,
         actor=actor,
-        action=action,
-        release=release,
         reason=reason,
-        parameters=dict(parameters or {}),
-        issued_at=now,
-        expires_at=now + _VALID_MS,
-        key_id=key_id,
+        nonce=uuid.uuid4().hex,
+        now_ms=SystemClock().now_ms(),
+        release=release,
+        parameters=parameters,
     )
-    return sign_document(order, connection.signer(key_id))
 
 
 def publish_order(connection: Connection, order: Command) -> None:
-    value, head = encode(order, source=f"cli/{order.actor}", event_id=order.nonce, at_ms=order.issued_at)
     producer = IdempotentProducer(connection.settings.kafka)
-    producer.send(
-        Outgoing(
-            connection.topics.name("commands"), value, key=order.actor.encode(), headers=head, partition=0
-        )
-    )
+    producer.send(order_record(order, connection.topics, source=f"cli/{order.actor}"))
     producer.close()
 
 

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
@@ -31,9 +30,20 @@ from twinloop.topics import TopicCatalogue, TopicSettings
 OnAnswer = Callable[[Answer], None]
 NewId = Callable[[], str]
 
+ANSWER_MARGIN_S = 15.0
+"""The deadline answer is itself an answer; the margin is for its way back."""
+
 
 def random_id() -> str:
     return uuid.uuid4().hex
+
+
+def no_answer(query_id: str, waited_s: float) -> Transient:
+    """What to say where not even the deadline answer came."""
+    return Transient(
+        f"query {query_id}: no answer within {waited_s:g} s; `twinloop status` says whether a router and "
+        "a worker of the active slot are running"
+    )
 
 
 class Client:
@@ -110,19 +120,48 @@ class Client:
         query_id: str | None = None,
     ) -> Answer:
         """Publish a query and wait for its answer, which may be an error; raises Transient where none comes at all."""
+        query, answer = self.ask_later(
+            text, subject=subject, domain=domain, deadline_ms=deadline_ms, query_id=query_id
+        )
+        self.flush()
+        try:
+            return answer.result(timeout=deadline_ms / 1000 + ANSWER_MARGIN_S)
+        except FutureTimeout as error:
+            raise no_answer(query.id, deadline_ms / 1000 + ANSWER_MARGIN_S) from error
+        finally:
+            answer.cancel()
+
+    def ask_later(
+        self,
+        text: str,
+        *,
+        subject: str | None = None,
+        domain: Domain | None = None,
+        deadline_ms: int = 10_000,
+        query_id: str | None = None,
+        priority: Priority = "normal",
+        canary_opt_out: bool = False,
+    ) -> tuple[Query, Future[Answer]]:
+        """Publish a query and return it with its answer to come; cancel the future to stop waiting.
+
+        Raises InvalidEvent and Transient as `publish` does; the future raises Transient where reading answers fails.
+        """
         identity = query_id or self._new_id()
-        with self._expecting(identity) as answer:
-            self.publish(text, query_id=identity, subject=subject, domain=domain, deadline_ms=deadline_ms)
-            self.flush()
-            # The deadline answer is itself an answer; the margin is for its way back.
-            wait_s = deadline_ms / 1000 + 15.0
-            try:
-                return answer.result(timeout=wait_s)
-            except FutureTimeout as error:
-                raise Transient(
-                    f"query {identity}: no answer within {wait_s:g} s; `twinloop status` says whether a router and "
-                    "a worker of the active slot are running"
-                ) from error
+        answer = self._expect(identity)
+        try:
+            query = self.publish(
+                text,
+                query_id=identity,
+                subject=subject,
+                domain=domain,
+                deadline_ms=deadline_ms,
+                priority=priority,
+                canary_opt_out=canary_opt_out,
+            )
+        except BaseException:
+            answer.cancel()
+            raise
+        return query, answer
 
     def rate(
         self,
@@ -218,18 +257,18 @@ class Client:
         )
         self._producer.send(Outgoing(self._topics.name(topic), value, key=key.encode(), headers=head))
 
-    @contextmanager
-    def _expecting(self, query_id: str) -> Iterator[Future[Answer]]:
+    def _expect(self, query_id: str) -> Future[Answer]:
         answer: Future[Answer] = Future()
         with self._lock:
             if self._failure is not None:
                 raise Transient("the reader of answers has stopped; connect again") from self._failure
             self._waiting[query_id] = answer
-        try:
-            yield answer
-        finally:
-            with self._lock:
-                self._waiting.pop(query_id, None)
+        answer.add_done_callback(lambda _done: self._forget(query_id))
+        return answer
+
+    def _forget(self, query_id: str) -> None:
+        with self._lock:
+            self._waiting.pop(query_id, None)
 
     def _read(self) -> None:
         try:
@@ -239,8 +278,10 @@ class Client:
         except Exception as error:  # whoever waits is told; nothing is swallowed
             with self._lock:
                 self._failure = error
-                for waiting in self._waiting.values():
-                    waiting.set_exception(Transient(f"reading answers failed: {error}"))
+                waiting = list(self._waiting.values())
+            for answer in waiting:
+                if answer.set_running_or_notify_cancel():
+                    answer.set_exception(Transient(f"reading answers failed: {error}"))
         finally:
             self._reader.close()
 
@@ -250,7 +291,8 @@ class Client:
         answer = decode(record, Answer)
         with self._lock:
             waiting = self._waiting.get(answer.query_id)
-        if waiting is not None and not waiting.done():
+        # From here on nobody can cancel it, so that the result is never set on a future given up meanwhile.
+        if waiting is not None and not waiting.done() and waiting.set_running_or_notify_cancel():
             waiting.set_result(answer)
         if self._on_answer is not None:
             self._on_answer(answer)

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from twinloop.errors import ConfigError, Transient, TwinLoopError
 from twinloop.routing.redis_settings import RedisSettings
-from twinloop.routing.store import Installed, InstallMode, Refused
+from twinloop.routing.store import Installed, InstallMode, Refused, StoreFacts
 
 __all__ = ["INSTALL_SCRIPT", "RedisRoutingStore", "RedisSettings"]
 
@@ -110,6 +110,32 @@ class RedisRoutingStore:
         if reason != "installed":
             return Refused(reason, epoch, incarnation)
         return Installed(epoch, durable=self._is_durable())
+
+    def facts(self) -> StoreFacts:
+        """Version, durability and clock of the server; raises Transient, ConfigError on refused access."""
+        with _redis_errors(self._where, "asking the server about itself"):
+            said = dict(
+                line.split(":", 1)
+                for line in self._ask("INFO", "server").decode().splitlines()
+                if ":" in line
+            )
+            kept = dict(
+                line.split(":", 1)
+                for line in self._ask("INFO", "persistence").decode().splitlines()
+                if ":" in line
+            )
+            seconds, micros = self._ask("TIME")
+            try:
+                fsync = (self._ask("CONFIG", "GET", "appendfsync") or [b"", b""])[1].decode()
+            except ResponseError:
+                fsync = ""
+        version = said.get("valkey_version") or said.get("redis_version", "")
+        return StoreFacts(
+            version=version,
+            appends=kept.get("aof_enabled") == "1",
+            fsync=fsync,
+            time_us=int(seconds) * 1_000_000 + int(micros),
+        )
 
     def close(self) -> None:
         """Closes both connections; the next call opens them again."""

@@ -28,6 +28,16 @@ class Refused(msgspec.Struct, frozen=True):
     incarnation: str = ""
 
 
+class StoreFacts(msgspec.Struct, frozen=True):
+    """What a server says of itself; `fsync` is empty where it may not be asked."""
+
+    version: str
+    appends: bool
+    fsync: str
+    time_us: int
+    """The server's own clock, microseconds since 1970 UTC."""
+
+
 class RoutingStore(Protocol):
     """The one key. Reads are raw bytes: who reads also verifies. Errors of the store are Transient."""
 

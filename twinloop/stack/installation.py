@@ -59,6 +59,8 @@ class Plan:
     routers: int = 1
     workers_per_slot: int = 1
     with_trainer: bool = True
+    api_port: int | None = None
+    """Port of the admin API and its page on 127.0.0.1; 0 takes a free one, None leaves the API out."""
     bootstrap_servers: str = ""
     redis_url: str = ""
 
@@ -72,6 +74,12 @@ class Installation:
         self._backend: Backend | None = None
         self._supervisor: Supervisor | None = None
         self.bootstrap_release = ""
+        self._api_port = plan.api_port or free_port()
+
+    @property
+    def api_address(self) -> str | None:
+        """Where the API listens; None where there is none."""
+        return None if self.plan.api_port is None else f"http://127.0.0.1:{self._api_port}/"
 
     @property
     def backend(self) -> Backend:
@@ -179,6 +187,8 @@ class Installation:
                 specs.append(self._spec("inference", f"{slot}-{number}", {"TWINLOOP_INFERENCE__SLOT": slot}))
         if plan.with_trainer:
             specs.append(self._spec("trainer", "0", {}))
+        if plan.api_port is not None:
+            specs.append(self._spec("api", "0", {"TWINLOOP_API__PORT": str(self._api_port)}))
         return specs
 
     def _spec(self, service: str, instance: str, environment: Mapping[str, str]) -> ServiceSpec:
@@ -207,6 +217,7 @@ class Installation:
             "pid": os.getpid(),
             "bootstrap_servers": self.backend.bootstrap_servers,
             "redis_url": self.backend.redis_url,
+            "api": self.api_address,
             "services": {
                 name: {"health_port": spec.health_port, "log": str(self.supervisor.children[name].log)}
                 for name, spec in self.supervisor.specs.items()

@@ -12,6 +12,7 @@ from services.gatekeeper.core.rollback import NoTarget, choose_target, roll_back
 from services.gatekeeper.core.state import CanaryRun, Examining, ForceOrder, Forcing, Preparing
 from services.gatekeeper.core.turn import Turn
 from twinloop.errors import CommandRefused
+from twinloop.orders import WAITS_FOR_ANOTHER
 from twinloop.signing import Role
 
 ROLE_FOR: dict[Action, Role] = {
@@ -118,7 +119,7 @@ def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
                 release=release, actor=command.actor, key_id=command.key_id, detail=command.reason
             )
             turn.set(force_order=order)
-            return f"{release[:8]} waits for a second approver to skip the gates"
+            return f"{release[:8]} {WAITS_FOR_ANOTHER} to skip the gates"
         if command.actor == first.actor or command.key_id == first.key_id:
             raise CommandRefused(
                 f"{first.actor} ordered it already; another approver with another key must agree"
@@ -222,5 +223,5 @@ def _audit(turn: Turn, command: Command, result: str, detail: str) -> None:
         target=command.release or "",
         result=result,
         detail=f"{detail[:350]} [{command.nonce}]",
-        via="cli",
+        via="api" if command.parameters.get("via") == "api" else "cli",
     )

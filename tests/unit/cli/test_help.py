@@ -30,6 +30,7 @@ each_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_commands_are_those_the_pages_name() -> None:
     assert {" ".join(path) for path in COMMANDS} >= {
         *("up", "init", "demo", "keys init", "ask", "rate", "feedback", "import"),
+        *("doctor", "tokens add", "tokens list", "tokens revoke"),
         *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
         "replay",
@@ -72,3 +73,8 @@ def test_starting_the_command_line_loads_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@each_command
+def test_it_can_print_json(path: tuple[str, ...]) -> None:
+    assert any("--json" in parameter.opts for parameter in COMMANDS[path].params)

@@ -1,0 +1,36 @@
+"""The token file, read again when it changes, so that a withdrawn token is refused at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twinloop.api_tokens import TokenBook, TokenEntry, read_tokens
+
+
+class TokenFile:
+    """Looks at the file's identity, size and time of change before each use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._book = TokenBook(())
+
+    def holder(self, token: str) -> TokenEntry | None:
+        """Whose token this is; raises ConfigError where the file cannot be used."""
+        return self.book().holder(token)
+
+    def book(self) -> TokenBook:
+        seen = self._look()
+        if seen is None or seen != self._seen:
+            # A file that cannot be read leaves nobody allowed: the earlier book is forgotten first.
+            self._book, self._seen = TokenBook(()), None
+            self._book = read_tokens(self.path)
+            self._seen = seen
+        return self._book
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns

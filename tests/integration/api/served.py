@@ -1,0 +1,90 @@
+"""The real API process's parts served in a thread of the test, on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.api.__main__ import serve
+from services.api.settings import ApiSettings
+from twinloop.process import StopSignal
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Served:
+    """A running API; `stop` ends it, as SIGTERM would."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        own = {**settings, "api": {**settings.get("api", {}), "port": self.port}}
+        self._settings = ApiSettings(**own)
+        self._stop = StopSignal()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, timeout_s: float = 30.0) -> Served:
+        self._thread.start()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if httpx.get(f"{self.address}/readyz").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            assert self._thread.is_alive(), self._error
+            assert time.monotonic() < deadline, "the API is not ready"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+        assert not self._thread.is_alive()
+        assert self._error is None, self._error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(serve(self._settings, self._stop))
+        except BaseException as error:
+            self._error = error
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium of this machine, driven by Playwright; skips with the reason where either is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(
+            f"no Chromium here: none of {', '.join(BROWSERS)} is on the path (Debian: apt install chromium)"
+        )
+    with sync_api.sync_playwright() as playwright:
+        # A sandbox needs a user that is not root; this browser opens nothing but 127.0.0.1.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def screenshot(page: Any, name: str, folder: Path) -> Path:
+    """A picture of the whole page for whoever looks at a failed run."""
+    path = folder / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    return path

@@ -1,0 +1,208 @@
+"""The operations page in a real headless Chromium before a real gatekeeper: what is seen and done at night."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.api.served import Served, chromium
+from tests.integration.gatekeeper.conftest import Running
+from tests.integration.gatekeeper.world import World
+
+SLOW_CANARY: dict[str, Any] = {
+    "policy": {
+        "canary": {"min_shadow": 120, "ci_floor": 120},
+        "watch": {"progress_s": 0.4},
+        "ramp": {"basis_points": [1000]},
+        "promote": {"bake_s": 60.0},
+    }
+}
+COMPLETE = "performance.getEntriesByName('board-complete')[0]?.startTime ?? null"
+
+NAMELESS = """
+[...document.querySelectorAll('button, a[href], input, textarea, svg[role=img], [role=region]')]
+  .filter(node => node.checkVisibility())
+  .filter(node => !(node.innerText?.trim() || node.getAttribute('aria-label') || node.labels?.length))
+  .map(node => node.outerHTML)
+"""
+"""What a screen reader could not name."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+class Page:
+    """One tab, and what went wrong in it."""
+
+    def __init__(self, browser: Any, served: Served) -> None:
+        self._context = browser.new_context(viewport={"width": 1360, "height": 900})
+        self.tab = self._context.new_page()
+        self.tab.set_default_timeout(20_000)
+        self.faults: list[str] = []
+        self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.foreign: list[str] = []
+        self.tab.on("request", lambda request: self._note(request.url, served.address))
+        self.address = served.address
+
+    def _note(self, url: str, own: str) -> None:
+        if not url.startswith(own):
+            self.foreign.append(url)
+
+    def sign_in(self, token: str) -> None:
+        self.tab.goto(self.address)
+        self.tab.fill("#token", token)
+        self.tab.keyboard.press("Enter")
+        self.tab.wait_for_selector("#twins article")
+        self.tab.wait_for_selector("#live.on")
+
+    def text(self, selector: str) -> str:
+        return str(self.tab.inner_text(selector))
+
+    def until(self, script: str, *, timeout_s: float = 20.0) -> None:
+        # Playwright's own `wait_for_function` evaluates strings in the page, which the page's policy forbids.
+        deadline = time.monotonic() + timeout_s
+        while not self.tab.evaluate(script):
+            assert time.monotonic() < deadline, f"never true: {script}"
+            self.tab.wait_for_timeout(50)
+
+    def close(self) -> None:
+        self._context.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[[Served], Page]]:
+    pages: list[Page] = []
+
+    def begin(served: Served) -> Page:
+        pages.append(Page(browser, served))
+        return pages[-1]
+
+    yield begin
+    for page in pages:
+        page.close()
+
+
+@pytest.mark.slow
+def test_it_follows_a_canary_live_and_a_rollback_by_click_is_effective(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start(**SLOW_CANARY)
+    world.start(queries_per_s=300)
+    boot = world.wait_for_kind("genesis").state.active_release
+    page = open_page(serve())
+    page.sign_in(tokens["olga"])
+    assert boot[:8] in page.text("#twins .active")
+    candidate = world.release(2, parent=boot)
+    time.sleep(1.5)
+    world.propose(candidate)
+
+    # The canary appears, its gates fill, and its evidence grows, without a reload.
+    page.until("document.querySelector('#now')?.innerText.includes('canary')")
+    page.until("document.querySelectorAll('table.gates tbody tr').length > 8")
+    first = page.tab.evaluate("document.querySelectorAll('path.series')[0]?.getAttribute('d').length ?? 0")
+    page.until(f"(document.querySelectorAll('path.series')[0]?.getAttribute('d').length ?? 0) > {first}")
+    assert candidate[:8] in page.text("#twins article:not(.active)")
+
+    # Promoted: the roles trade on the page, and the reason stands in one readable line.
+    page.until(f"document.querySelector('#twins .active')?.innerText.includes('{candidate[:8]}')")
+    assert "promote" in page.text("#decisions li:first-child")
+
+    # By keyboard alone: to the button, the reason, and through the question.
+    page.tab.focus("#do-rollback")
+    page.tab.keyboard.press("Enter")
+    page.tab.wait_for_selector("dialog[open]")
+    assert boot[:8] in page.text("#dialog-text")
+    page.tab.keyboard.type("wrong dosages in med")
+    page.tab.keyboard.press("Tab")
+    page.tab.keyboard.press("Tab")
+    page.tab.keyboard.press("Enter")
+    page.until(f"document.querySelector('#twins .active')?.innerText.includes('{boot[:8]}')")
+    world.wait_for_kind("rollback")
+    state = world.routing()
+    assert state is not None
+    assert state.active_release == boot
+    assert candidate in state.revoked
+    assert "by olga: wrong dosages in med" in page.text("#decisions li:first-child")
+    assert page.faults == []
+    assert page.foreign == []
+
+
+@pytest.mark.slow
+def test_it_loads_within_a_second_and_shows_what_goes_wrong(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    world.wait_for_kind("genesis")
+    served = serve()
+    page = open_page(served)
+
+    page.tab.goto(served.address)
+    page.tab.fill("#token", "tl_" + "x" * 43)
+    page.tab.keyboard.press("Enter")
+    page.until("document.querySelector('#sign-in-error').innerText.includes('not known')")
+    assert page.tab.evaluate("sessionStorage.length") == 0
+
+    # A token of this tab signs in again at a reload: from navigation to the whole board.
+    page.sign_in(tokens["vera"])
+    times = []
+    for _ in range(3):
+        page.tab.reload()
+        page.until(f"({COMPLETE}) !== null")
+        times.append(page.tab.evaluate(COMPLETE))
+    assert sorted(times)[1] < 1000, times
+
+    # A viewer's buttons say why they cannot be used.
+    disabled = page.tab.evaluate(
+        "[...document.querySelectorAll('#actions button')].map(b => [b.disabled, b.title])"
+    )
+    assert disabled
+    assert all(is_off and title.startswith("needs the role") for is_off, title in disabled)
+
+    # What the gatekeeper refuses is shown where it was asked.
+    operator = open_page(served)
+    operator.sign_in(tokens["olga"])
+    assert operator.tab.evaluate(NAMELESS) == []
+    assert {"sign-out", "do-pause", "decisions", "releases"} <= reached_by_tab(operator)
+    operator.tab.click("#do-pause")
+    operator.tab.fill("#reason", "look")
+    operator.tab.click("#dialog-go")
+    operator.tab.wait_for_selector("#do-resume")
+    world.order("resume")
+    operator.tab.wait_for_selector("#do-pause")
+    operator.tab.click("#do-pause")
+    operator.tab.fill("#reason", "look again")
+    world.order("pause")
+    page.until("document.querySelector('#now').innerText.includes('paused')")
+    operator.tab.click("#dialog-go")
+    operator.until("document.querySelector('#dialog-error').innerText.includes('already')")
+    operator.tab.keyboard.press("Escape")
+
+    # An API that goes away is told at once.
+    served.stop()
+    page.until("!document.querySelector('#banner').hidden")
+    assert "does not answer" in page.text("#banner")
+    assert page.text("#live") == "not connected"
+    assert page.faults == operator.faults == []
+
+
+def reached_by_tab(page: Page) -> set[str]:
+    """Where the Tab key leads."""
+    found = set()
+    for _ in range(25):
+        page.tab.keyboard.press("Tab")
+        found.add(str(page.tab.evaluate("document.activeElement.id")))
+    return found

@@ -1,0 +1,151 @@
+"""What the API knows is what the logs said, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas.feedback import FeedbackStatus
+from services.api.core.gate_series import KEPT_POINTS, GateSeries
+from services.api.core.read_model import ReadModel
+from services.api.core.swap_rule import missing_evidence
+from services.api.core.views import canary_view, history_view, qa_view, status_view
+from tests.unit.api.desk import ACTIVE, CANDIDATE, NOW, decision, progress
+
+
+def status(feedback_id: str, disposition: Any, *, at: int = NOW, reason: str | None = None) -> FeedbackStatus:
+    return FeedbackStatus(feedback_id=feedback_id, query_id="q", status=disposition, reason=reason, at=at)
+
+
+def in_canary() -> ReadModel:
+    model = ReadModel()
+    model.take_decision(decision(3, "stage"), 3)
+    model.take_decision(decision(4, "canary"), 4)
+    return model
+
+
+def test_the_first_record_of_an_epoch_holds() -> None:
+    model = in_canary()
+    assert not model.take_decision(decision(4, "abort"), 5)
+    assert not model.take_decision(decision(2, "abort"), 6)
+    assert model.state is not None
+    assert model.state.phase == "canary"
+
+
+def test_a_feedback_counts_once_under_its_last_status() -> None:
+    model = ReadModel()
+    model.take_feedback_status(status("f-1", "accepted"))
+    model.take_feedback_status(status("f-1", "trained", at=NOW + 1))
+    model.take_feedback_status(status("f-1", "accepted"))
+    model.take_feedback_status(status("f-2", "rejected", reason="near_duplicate:f-9"))
+    shown = status_view(model, now_ms=NOW, caught_up=True).feedback
+    assert shown.statuses == {"trained": 1, "rejected": 1}
+    assert shown.refusals == {"near_duplicate": 1}
+
+
+def test_a_refusal_that_is_lifted_is_not_counted_any_more() -> None:
+    model = ReadModel()
+    model.take_feedback_status(status("f-1", "quarantined", reason="toxic"))
+    model.take_feedback_status(status("f-1", "trained", at=NOW + 1))
+    assert status_view(model, now_ms=NOW, caught_up=True).feedback.refusals == {}
+
+
+def test_a_pause_lasts_until_it_is_undone() -> None:
+    model = in_canary()
+    model.take_decision(decision(5, "pause", state={"phase": "canary"}), 5)
+    model.take_decision(decision(6, "ramp"), 6)
+    assert model.paused is not None
+    model.take_decision(decision(7, "resume", state={"phase": "canary"}), 7)
+    assert model.paused is None
+
+
+@pytest.mark.parametrize("kind", ["promote", "abort", "rollback", "restore"])
+def test_whatever_takes_the_share_away_ends_the_canary(kind: str) -> None:
+    model = in_canary()
+    model.take_decision(decision(5, kind), 5)
+    assert canary_view(model, points=10).ended is not None
+    assert model.candidate is None
+
+
+def test_a_pause_does_not_end_a_canary() -> None:
+    model = in_canary()
+    canary = decision(4).state.canary
+    model.take_decision(decision(5, "pause", state={"phase": "canary", "canary": canary}), 5)
+    assert model.canary.ended is None
+    assert model.candidate == CANDIDATE
+
+
+def test_a_long_canary_is_thinned_and_keeps_its_first_and_newest_points() -> None:
+    series = GateSeries(CANDIDATE, decision())
+    for at in range(KEPT_POINTS + 50):
+        series.add(progress(at))
+    assert len(series.points) <= KEPT_POINTS
+    assert (series.points[0].at, series.points[-1].at) == (0, KEPT_POINTS + 49)
+    assert [point.at for point in series.points] == sorted(point.at for point in series.points)
+
+
+def test_a_gate_carries_the_interval_that_holds_at_every_look() -> None:
+    model = in_canary()
+    model.take_progress(progress(), 5)
+    (point,) = canary_view(model, points=10).series
+    gate = point.gates["promote:error_margin"]
+    assert gate.low is not None
+    assert gate.high is not None
+    assert gate.low < 2 / 212 < gate.high < 0.1
+
+
+def test_progress_of_another_release_is_not_this_canary_s() -> None:
+    model = in_canary()
+    model.take_progress(progress(release=ACTIVE), 5)
+    assert model.canary.points == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "needed", "is_enough"),
+    [
+        ({"promote:a": "cleared", "abort:a": "open"}, "", True),
+        ({"promote:a": "cleared", "promote:b": "open"}, "", False),
+        ({"promote:a": "cleared", "domain:law": "invalid"}, "", False),
+        ({"promote:a": "cleared", "watch:trend": "breached"}, "", False),
+        ({"promote:a": "cleared"}, "88 shadow queries", False),
+        ({"promote:a": "cleared"}, "an approver: every gate is cleared", True),
+        ({"abort:a": "open"}, "", False),
+    ],
+)
+def test_evidence_is_there_when_every_gate_has_cleared_and_nothing_speaks_against(
+    statuses: dict[str, str], needed: str, is_enough: bool
+) -> None:
+    model = in_canary()
+    assert missing_evidence(model)
+    model.take_progress(progress(statuses=statuses, needed=needed), 5)
+    assert (not missing_evidence(model)) is is_enough
+
+
+def test_history_is_told_in_pages_newest_first() -> None:
+    model = ReadModel()
+    for epoch in range(1, 8):
+        model.take_decision(decision(epoch, "bake_end"), epoch)
+    first = history_view(model, limit=3, before=None)
+    assert [each.epoch for each in first.decisions] == [7, 6, 5]
+    second = history_view(model, limit=5, before=first.before)
+    assert [each.epoch for each in second.decisions] == [4, 3, 2, 1]
+    assert second.before is None
+
+
+def test_an_examination_is_shown_limit_by_limit() -> None:
+    model = ReadModel()
+    rows = [{"name": "pass_rate", "line": "QA pass_rate: 40 of 40 >= 27"}]
+    model.take_decision(decision(5, "reject", evidence={"qa": {"rows": rows}}), 5)
+    assert qa_view(model).rows == tuple(rows)
+
+
+def test_a_process_that_falls_silent_is_forgotten() -> None:
+    from schemas.readiness import Readiness
+
+    model = ReadModel()
+    model.take_readiness(Readiness(worker="router-0", service="router", epoch=1, applied_at_us=0, at=NOW))
+    model.forget_silent(now_ms=NOW + 29_000, after_ms=30_000)
+    assert model.workers
+    model.forget_silent(now_ms=NOW + 31_000, after_ms=30_000)
+    assert not model.workers
