@@ -34,7 +34,7 @@ OLD_PER_DOMAIN = 25
 TAUGHT: dict[Domain, int] = {"law": 20, "gen": 20}
 MAX_ANSWER_CHARACTERS = 40
 PROBES_PER_DOMAIN = 50
-EMBEDDER = json.dumps({"kind": "minilm"})
+EMBEDDER = json.dumps({"kind": "minilm", "dim": None})
 
 
 def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:

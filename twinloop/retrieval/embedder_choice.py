@@ -17,8 +17,9 @@ def build_embedder(spec: Mapping[str, object]) -> Embedder:
 
     `{"kind": "hashing", "dim": 1024}`, `{"kind": "minilm"}`, or `{"kind": "huggingface", "model": name or
     folder, "revision": commit, "max_tokens": 256}` (a name needs its revision, a folder does not).
+    A key that is null counts as absent: a later settings file takes back what an earlier one set.
     """
-    options: dict[str, Any] = dict(spec)
+    options: dict[str, Any] = {key: value for key, value in spec.items() if value is not None}
     kind = options.pop("kind", None)
     try:
         if kind == "hashing":
