@@ -20,6 +20,7 @@ from twinloop.registry.blobs import open_store
 from twinloop.registry.manifests import digest_folder
 from twinloop.registry.store_settings import StoreSettings
 from twinloop.retrieval.embedder_choice import build_embedder
+from twinloop.retrieval.remembering_embedder import RememberingEmbedder
 from twinloop.signing import KeyRing
 
 
@@ -48,7 +49,7 @@ def open_runtime(section: InferenceSection, store_settings: StoreSettings, ring:
     shelf = ReleaseShelf(
         open_store(store_settings),
         bank,
-        build_embedder(section.embedder),
+        RememberingEmbedder(build_embedder(section.embedder), max_texts=section.remembered_questions),
         foundation_digest=digest,
         verify=lambda message, block: _verify(ring, message, block),
         warm=_WarmUp(engine, batch_max=section.batch_max),

@@ -49,6 +49,8 @@ POLICY_OVERRIDES: dict[str, Any] = {
     "promote.bake_s": 5.0,
 }
 """The demo runs the shipped policy but for its ramp and durations."""
+TRAINING_PATIENCE_S, EXAMINATION_PATIENCE_S, CANARY_PATIENCE_S = 400, 180, 600
+"""How long a step may take before the run is given up; real text on two cores needs most of it."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,15 @@ class _Story:
     def _follow(self, since: int, *, expected: str) -> Decision:
         """Wait until the candidate that was just taught is judged, whatever the judgement is."""
         staged = self._log.wait(
-            lambda each: each.kind in ("stage", "reject"), what="a candidate", timeout_s=150, after=since
+            lambda each: each.kind in ("stage", "reject"),
+            what="a candidate",
+            timeout_s=TRAINING_PATIENCE_S,
+            after=since,
         )
         examined = self._log.wait(
             lambda each: each.kind in ("canary", "reject") and each.release == staged.release,
             what=f"the examination of {staged.release}",
-            timeout_s=120,
+            timeout_s=EXAMINATION_PATIENCE_S,
             after=since,
         )
         if examined.kind == "canary":
@@ -207,7 +212,7 @@ class _Story:
         ended = self._log.wait(
             lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
             what=f"the judgement of {staged.release}",
-            timeout_s=240,
+            timeout_s=CANARY_PATIENCE_S,
             after=since,
         )
         self._traffic.per_second = self._quiet
