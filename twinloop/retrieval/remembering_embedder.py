@@ -40,6 +40,6 @@ class RememberingEmbedder:
         return rows
 
     def _embed_one(self, text: str) -> Vectors:
-        row = self._inner.embed([text])[0]
+        row: Vectors = self._inner.embed([text])[0]
         row.setflags(write=False)
         return row
