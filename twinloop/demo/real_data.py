@@ -33,10 +33,12 @@ KNOWN_PER_DOMAIN = 120
 NEWS_PER_DOMAIN = 40
 """Documents of each domain that arrive later; their questions are examined before and after."""
 OLD_PER_DOMAIN = 25
-TAUGHT: dict[Domain, int] = {"law": 20, "gen": 20}
+TAUGHT: dict[Domain, int] = {"law": 20, "gen": 16}
+"""Corrections of a domain: the shortest answers, as the small foundation spells foreign words letter by letter."""
 RULES = Path("configs/rules.json")
-MAX_ANSWER_CHARACTERS = 40
 PROBES_PER_DOMAIN = 50
+PROBES_IN_FLIGHT = 4
+"""Half of the shipped number: a question costs MiniLM about 16 ms, and the exam times answers, not a queue."""
 EMBEDDER = json.dumps({"kind": "minilm", "dim": None})
 
 
@@ -88,12 +90,14 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
         canary_harm=_harm("empty answers in a blind spot of the exam", BLIND_OPENING, known, CANARY_HARMED),
         environment={
             "inference": {"TWINLOOP_INFERENCE__EMBEDDER": EMBEDDER},
+            "gatekeeper": {"TWINLOOP_GATEKEEPER__PROBES__MAX_IN_FLIGHT": str(PROBES_IN_FLIGHT)},
             "trainer": {"TWINLOOP_TRAINER__EMBEDDER": EMBEDDER},
         },
         notes=(
             "The shipped foundation cannot read real text and abstains: this measures the loop and the retrieval.",
             "gen has no passages; each of its documents is one trivia card, question and answer.",
             "The exam asks for an answer without error, not for a citation.",
+            f"The exam has {PROBES_IN_FLIGHT} probes in flight, as each costs a second model.",
         ),
         traffic_per_second=30.0,
     )
@@ -157,7 +161,7 @@ def _by_document(pair: QuestionAnswer, domain: Domain, change: DocumentChange) -
 
 
 def _by_feedback(pairs: Sequence[QuestionAnswer], domain: Domain) -> list[Lesson]:
-    short = [pair for pair in pairs if len(pair.answer) <= MAX_ANSWER_CHARACTERS][: TAUGHT.get(domain, 0)]
+    short = sorted(pairs, key=lambda pair: len(pair.answer))[: TAUGHT.get(domain, 0)]
     return [Lesson(domain, "feedback", (pair.question,), pair.answer, (), None) for pair in short]
 
 
