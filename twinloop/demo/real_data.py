@@ -100,6 +100,7 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
             f"The exam has {PROBES_IN_FLIGHT} probes in flight, as each costs a second model.",
         ),
         traffic_per_second=30.0,
+        asked_per_second=12.0,
     )
 
 

@@ -145,10 +145,10 @@ class _Story:
             f"{len(self._material.old)} about old ones ({label})"
         )
         new = self._traffic.ask_all(
-            f"{label}-new", self._material.examined, per_second=self._material.traffic_per_second
+            f"{label}-new", self._material.examined, per_second=self._material.asked_per_second
         )
         old = self._traffic.ask_all(
-            f"{label}-old", self._material.old, per_second=self._material.traffic_per_second
+            f"{label}-old", self._material.old, per_second=self._material.asked_per_second
         )
         measured = _Measured(
             release=release,
@@ -167,7 +167,7 @@ class _Story:
         for document in documents:
             self._traffic.client.change(document)
         questions = [Question(text, lesson.domain) for text, lesson in taught]
-        answers = self._traffic.ask_all("lesson", questions, per_second=self._material.traffic_per_second)
+        answers = self._traffic.ask_all("lesson", questions, per_second=self._material.asked_per_second)
         self._correct(answers, questions, [lesson.correction for _, lesson in taught])
         return self._follow(first.epoch, expected="promote")
 
@@ -176,7 +176,7 @@ class _Story:
         since = self._log.last.epoch
         questions = [question for question, _ in harm.corrections]
         answers = self._traffic.ask_all(
-            f"harm-{expected}", questions, per_second=self._material.traffic_per_second
+            f"harm-{expected}", questions, per_second=self._material.asked_per_second
         )
         self._correct(answers, questions, [correction for _, correction in harm.corrections])
         ended = self._follow(since, expected=expected)
