@@ -71,13 +71,18 @@ def fill(place: World, release: str, *, seconds: int, per_s: int) -> int:
                     OutcomeRow(answered_at=at + 90, latency_ms=90.0 + n % 50, toxic=False, **row)
                     for n, row in enumerate(same)
                 )
+                # A record bears the time at which its rows were made: the gatekeeper closes windows by it.
                 place.send(
-                    "assignments", AssignmentBatch(origin=origin, router="r", rows=assigned), partition=origin
+                    "assignments",
+                    AssignmentBatch(origin=origin, router="r", rows=assigned),
+                    partition=origin,
+                    at_ms=at + BATCH,
                 )
                 place.send(
                     "outcomes",
                     OutcomeBatch(origin=origin, worker="w", toxicity_classifier="c 1", rows=answered),
                     partition=origin,
+                    at_ms=at + BATCH + 90,
                 )
                 rows += BATCH
         place.producer.flush(60)

@@ -206,6 +206,17 @@ def silent_shadow() -> History:
     return history
 
 
+def shadow_that_answers_nothing() -> History:
+    """The same where a fresh installation's policy holds: nothing is said against the candidate."""
+    history = in_canary(canary={"silent_shadow": "hold"})
+    history.traffic(3)
+    for _ in range(20):
+        if history.routing.canary is None:
+            break
+        history.window(shadow=100, active=900, shadow_errors=100.0, shadow_missing=100)
+    return history
+
+
 def silent_active() -> History:
     """The active arm's outcomes are lost: there is nothing to compare with."""
     history = in_canary()
@@ -368,6 +379,7 @@ HISTORIES: dict[str, Callable[[], History]] = {
         inconclusive_by_traffic,
         inconclusive_by_time,
         silent_shadow,
+        shadow_that_answers_nothing,
         silent_active,
         no_active_traffic,
         latencies_that_are_no_numbers,

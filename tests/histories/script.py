@@ -230,6 +230,7 @@ class History:
         active_toxic: float = 0.0,
         shadow_unlabelled: float = 0.0,
         shadow_untimed: float = 0.0,
+        shadow_missing: int = 0,
         active_missing: int = 0,
         harmed: Domain | None = None,
         classifier: str | None = None,
@@ -248,7 +249,7 @@ class History:
             ).model_copy(update={"missing": active_missing}),
             shadow=_arm(
                 shadow, errors=shadow_errors, latency_ms=shadow_ms, toxic=shadow_toxic, new=share > 0
-            ).model_copy(update=untold),
+            ).model_copy(update={**untold, "missing": shadow_missing}),
         )
         return self.write(
             Tally(

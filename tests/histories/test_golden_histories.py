@@ -30,6 +30,7 @@ ENDS = {
     "inconclusive_by_traffic": "abort:inconclusive",
     "inconclusive_by_time": "abort:inconclusive",
     "silent_shadow": "abort:error_margin",
+    "shadow_that_answers_nothing": "abort:silent_shadow",
     "silent_active": "abort:coverage",
     "no_active_traffic": "abort:srm",
     "latencies_that_are_no_numbers": "abort:coverage",
@@ -46,6 +47,8 @@ ENDS = {
 }
 """How a history ends, for people: the bytes say it too."""
 HELD_FIRST = (
+    "shadow_that_answers_nothing",
+    "no_active_traffic",
     "silent_active",
     "latencies_that_are_no_numbers",
     "labels_that_are_missing",
@@ -85,9 +88,11 @@ def test_silence_is_held_and_said_before_it_aborts(name: str) -> None:
     for offset, record in inputs(name):
         state, effects = fold(state, record, offset)
         told += [effect.progress.line for effect in effects if isinstance(effect, PublishProgress)]
-    why = {"topic_that_went_silent": "no window with traffic"}.get(
-        name, "data carry outcome, latency and label"
-    )
+    why = {
+        "topic_that_went_silent": "no window with traffic",
+        "shadow_that_answers_nothing": "the shadow answered none of its queries",
+        "no_active_traffic": "split of keys is wrong",
+    }.get(name, "data carry outcome, latency and label")
     assert any(why in line for line in told)
 
 

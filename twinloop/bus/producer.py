@@ -69,9 +69,8 @@ def refuse_oversize(outgoing: Outgoing, limit: int) -> None:
 def produce(producer: Producer, outgoing: Outgoing) -> None:
     """Hands one record to librdkafka, waiting while its queue is full; raises Transient if none comes free."""
     partition = -1 if outgoing.partition is None else outgoing.partition
-    headers: Any = list(outgoing.headers)
     try:
-        producer.produce(outgoing.topic, outgoing.value, outgoing.key, partition, headers=headers)
+        _hand_over(producer, outgoing, partition)
     except BufferError:
         _produce_with_room(producer, outgoing, partition)
     except KafkaException as cause:
@@ -86,6 +85,9 @@ def produce_all(producer: Producer, outgoing: Iterable[Outgoing], *, limit: int)
     for each in outgoing:
         if each.max_bytes is not None or each.counted is None or each.counted > limit:
             refuse_oversize(each, limit)
+        if each.timestamp_ms is not None:
+            produce(producer, each)
+            continue
         partition = each.partition
         headers: Any = list(each.headers)
         try:
@@ -94,13 +96,25 @@ def produce_all(producer: Producer, outgoing: Iterable[Outgoing], *, limit: int)
             produce(producer, each)
 
 
-def _produce_with_room(producer: Producer, outgoing: Outgoing, partition: int) -> None:
+def _hand_over(producer: Producer, outgoing: Outgoing, partition: int) -> None:
     headers: Any = list(outgoing.headers)
+    # librdkafka takes 0 for the time of the call.
+    producer.produce(
+        outgoing.topic,
+        outgoing.value,
+        outgoing.key,
+        partition,
+        headers=headers,
+        timestamp=outgoing.timestamp_ms or 0,
+    )
+
+
+def _produce_with_room(producer: Producer, outgoing: Outgoing, partition: int) -> None:
     with kafka_errors(f"writing to {outgoing.topic}"):
         for _ in range(_ROOM_CHECKS):
             producer.poll(_ROOM_CHECK_S)
             try:
-                producer.produce(outgoing.topic, outgoing.value, outgoing.key, partition, headers=headers)
+                _hand_over(producer, outgoing, partition)
             except BufferError:
                 continue
             return

@@ -57,6 +57,8 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """Allows this one record more bytes than the settings do; only dead letters need it."""
     counted: int | None = None
     """At least its size in bytes, where the maker has counted already: counting costs a tenth of a hop."""
+    timestamp_ms: int | None = None
+    """When it was made, where that is not now: readers that close windows go by it."""
 
     @property
     def size(self) -> int:

@@ -88,6 +88,9 @@ class CanaryState:
     srm: SrmState = field(default_factory=SrmState)
     srm_at: float | None = None
     coverage_bad_at: float | None = None
+    silent_at: float | None = None
+    """When the shadow left the first of its queries unanswered after the last one it answered; None while it answers.
+    """
     x_w_ms: float | None = None
     abort_gate: str | None = None
     """The gate that ended the canary at some earlier window; evidence of harm is never taken back."""
@@ -113,7 +116,7 @@ class CanaryState:
         """Plain values; `from_json` of it continues with the same bits."""
         histograms = {name: _pairs(getattr(self, name)) for name in _HISTOGRAMS}
         return {
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in (*_PLAIN, *_LATER)},
             **histograms,
             "processes": {name: state.to_json() for name, state in sorted(self.processes.items())},
             "totals": dict(self.totals.__dict__),
@@ -126,6 +129,7 @@ class CanaryState:
         """The state that `to_json` described."""
         pending = data["pending"]
         plain: dict[str, Any] = {name: data[name] for name in _PLAIN}
+        plain |= {name: data.get(name) for name in _LATER}
         histograms: dict[str, Any] = {
             name: latency.dense(latency.sparse_from_json(data[name])) for name in _HISTOGRAMS
         }
@@ -149,6 +153,8 @@ _PLAIN = (
     "abort_gate",
     "windows_digest",
 )
+_LATER = ("silent_at",)
+"""Checkpoints of earlier versions lack these."""
 
 
 def _pairs(weights: Floats) -> list[list[float | int]]:
@@ -211,8 +217,18 @@ def _note(policy: CanaryPolicy, state: CanaryState, tally: WindowTally, now: flo
         srm_at=now if is_split_wrong and state.srm_at is None else state.srm_at,
         totals=totals,
         coverage_bad_at=(now if state.coverage_bad_at is None else state.coverage_bad_at) if bad else None,
+        silent_at=_silent_at(state, total.shadow, now),
         windows_digest=hashlib.sha256((state.windows_digest + body).encode()).hexdigest(),
     )
+
+
+def _silent_at(state: CanaryState, shadow: ArmTally, now: float) -> float | None:
+    """Windows in which nobody was sent to the shadow say nothing about its silence."""
+    if shadow.queries == 0:
+        return state.silent_at
+    if shadow.missing < shadow.queries:
+        return None
+    return now if state.silent_at is None else state.silent_at
 
 
 def coverage(policy: CanaryPolicy, totals: Totals) -> float:

@@ -2,6 +2,7 @@
 
 Order of decision, after each window and each clock tick:
 
+0. With `silent_shadow: hold`, a shadow that answers nothing: HOLD, then ABORT after `stale_ttl_s`.
 1. ABORT when the mean of the abort gates' e-values reached 1 / alpha_abort, or one domain's reached its
    share.
 2. Invalid data (wrong split of keys, no fresh window, missing labels): HOLD, then ABORT after
@@ -58,6 +59,7 @@ def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
         mean_e_abort=bounded_exp(harm),
         min_e_promote=bounded_exp(safe),
         may_ramp=ruling.kind is VerdictKind.HOLD
+        and _silence(policy, state, now) is None
         and _invalid(policy, state, now) is None
         and not _is_trend_bad(policy, state),
         decided_at=now,
@@ -82,6 +84,9 @@ def _rule(
     gates: tuple[GateRow, ...],
     traffic: TrafficRow,
 ) -> _Ruling:
+    silence = _silence(policy, state, now)
+    if silence is not None:
+        return silence
     harm = _harm(state, gates)
     if harm is not None:
         return harm
@@ -104,6 +109,16 @@ def _rule(
         why = f"undecided after {policy.max_duration_s:g} s: {blocker.summary}"
         return _Ruling(VerdictKind.ABORT, "inconclusive", why)
     return blocker
+
+
+def _silence(policy: CanaryPolicy, state: CanaryState, now: float) -> _Ruling | None:
+    """A shadow that answers nothing is down, not wrong: evidence of harm that was found before still stands after it."""
+    if policy.silent_shadow != "hold" or state.silent_at is None:
+        return None
+    why = "the shadow answered none of its queries"
+    if now - state.silent_at > policy.stale_ttl_s:
+        return _Ruling(VerdictKind.ABORT, "silent_shadow", f"{why} for more than {policy.stale_ttl_s:g} s")
+    return _Ruling(VerdictKind.HOLD, "silent_shadow", f"{why} for {now - state.silent_at:.0f} s")
 
 
 def _harm(state: CanaryState, gates: tuple[GateRow, ...]) -> _Ruling | None:

@@ -55,6 +55,10 @@ class CanaryPolicy:
     """
     stale_ttl_s: float = 120.0
     """How long the judge may go without a window in which both arms had traffic."""
+    silent_shadow: Literal["error", "hold"] = "error"
+    """What a shadow is that answers nothing at all: `error` lets its unanswered queries end the canary as errors at
+    once; `hold` waits for an answer for `stale_ttl_s` and then ends it as `silent_shadow`, which speaks against nobody.
+    """
     srm_threshold: float = 1000.0
     """Evidence at which the split of keys is called wrong (false alarms at most 1 in 1000 canaries)."""
     label_coverage: float = 0.99
@@ -102,6 +106,7 @@ class CanaryPolicy:
         ):
             _require(getattr(self, name) > 0, name, "be positive")
         _require(self.error_mode in ("absolute", "relative"), "error_mode", "be absolute or relative")
+        _require(self.silent_shadow in ("error", "hold"), "silent_shadow", "be error or hold")
         _require(self.early_stop_ratio >= 1.0, "early_stop_ratio", "be at least 1")
         _require(self.srm_threshold > 1.0, "srm_threshold", "be above 1")
         _require(self.max_shadow >= self.min_shadow, "max_shadow", "be at least min_shadow")

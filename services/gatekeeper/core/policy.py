@@ -144,8 +144,9 @@ class GatePolicy(Section):
     def without_later_keys(self, canary: CanaryPolicy) -> dict[str, Any]:
         """A key that came later is left out while it has the value by which logs without it were decided."""
         document = asdict(canary)
-        if canary.baseline_units == CanaryPolicy.baseline_units:
-            del document["baseline_units"]
+        for key in ("baseline_units", "silent_shadow"):
+            if getattr(canary, key) == getattr(CanaryPolicy, key):
+                del document[key]
         return document
 
     @model_validator(mode="after")

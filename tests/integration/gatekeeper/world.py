@@ -217,10 +217,22 @@ class World:
     def signer(self, key_id: str) -> Signer:
         return load_signer(self.folder / "keys", key_id)
 
-    def send(self, topic: str, event: Any, *, partition: int, key: bytes = b"k") -> None:
-        value, headers = encode(event, source="test", event_id=f"{time.time_ns()}", at_ms=self.now_ms())
+    def send(
+        self, topic: str, event: Any, *, partition: int, key: bytes = b"k", at_ms: int | None = None
+    ) -> None:
+        """`at_ms` dates the record back, for a backlog of the past."""
+        value, headers = encode(
+            event, source="test", event_id=f"{time.time_ns()}", at_ms=at_ms or self.now_ms()
+        )
         self.producer.send(
-            Outgoing(self.topics.name(topic), value, key=key, headers=headers, partition=partition)
+            Outgoing(
+                self.topics.name(topic),
+                value,
+                key=key,
+                headers=headers,
+                partition=partition,
+                timestamp_ms=at_ms,
+            )
         )
 
     @staticmethod

@@ -153,6 +153,36 @@ def test_lost_outcomes_of_the_active_twin_do_not_make_the_shadow_look_good() -> 
     assert verdicts[-1].reason_code == "coverage"
 
 
+LOST = ArmTally(queries=20, units=20, errors=20.0, missing=20, new_keys=20)
+HOLDING = replace(POLICY, silent_shadow="hold", stale_ttl_s=10.0)
+
+
+def test_a_shadow_that_answers_nothing_holds_and_then_aborts_with_that_reason() -> None:
+    _, verdicts = fold([*good(3), *(window(i, LOST) for i in range(3, 20))], HOLDING)
+    said = [(v.kind, v.reason_code) for v in verdicts]
+    assert said[3:14] == [(VerdictKind.HOLD, "silent_shadow")] * 11
+    assert said[14] == (VerdictKind.ABORT, "silent_shadow")
+    assert not any(v.may_ramp for v in verdicts[3:])
+
+
+def test_a_shadow_that_answers_again_is_judged_by_all_it_left_unanswered() -> None:
+    _, verdicts = fold([*(window(i, LOST) for i in range(5)), window(5, arm(100))], HOLDING)
+    assert [v.kind for v in verdicts[:5]] == [VerdictKind.HOLD] * 5
+    assert (verdicts[5].kind, verdicts[5].reason_code) == (VerdictKind.ABORT, "error_margin")
+
+
+def test_errors_that_were_answered_are_not_silence() -> None:
+    _, verdicts = fold([window(i, arm(20, error=1.0)) for i in range(5)], HOLDING)
+    assert verdicts[-1].kind is VerdictKind.ABORT
+    assert verdicts[-1].reason_code != "silent_shadow"
+
+
+def test_a_window_without_shadow_queries_does_not_end_a_silence() -> None:
+    windows = [window(0, LOST), *(window(i, NOTHING) for i in range(1, 20))]
+    _, verdicts = fold(windows, HOLDING)
+    assert (verdicts[-1].kind, verdicts[-1].reason_code) == (VerdictKind.ABORT, "silent_shadow")
+
+
 @pytest.mark.parametrize("silent", ["feed", "active", "shadow"])
 def test_silence_holds_and_then_aborts(silent: str) -> None:
     policy = replace(POLICY, stale_ttl_s=10.0, invalid_ttl_s=20.0)
