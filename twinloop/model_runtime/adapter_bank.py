@@ -230,6 +230,11 @@ def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+def keeps_weights_transposed(model: nn.Module) -> bool:
+    """Whether the linear modules store [in, out], as GPT-2's do, instead of [out, in]."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
 def _side_by_side(adapters: Sequence[Mapping[str, Factors]], *, device: torch.device) -> Mix:
     """Lay adapters next to each other; ranks may differ, and where one leaves a module alone it gets zeros."""
     ranks = [next(iter(adapter.values())).down.shape[0] for adapter in adapters]

@@ -15,7 +15,6 @@ from typing import Any
 import peft
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from services.trainer.learning import consolidation
 from services.trainer.learning.dataset import Example
@@ -23,7 +22,7 @@ from services.trainer.learning.evaluation import answer_logits, by_length, exact
 from services.trainer.learning.replay_batches import NO_ROWS, Rows, Step, steps
 from services.trainer.learning.settings import LearningSettings
 from twinloop.errors import ArtifactError, TwinLoopError
-from twinloop.model_runtime.adapter_bank import linear_shapes
+from twinloop.model_runtime.adapter_bank import keeps_weights_transposed, linear_shapes
 from twinloop.model_runtime.adapter_files import Adapter, AdapterConfig, adapter_files, parse_adapter
 from twinloop.model_runtime.foundation import Foundation
 
@@ -273,7 +272,7 @@ def _adapted(
         lora_dropout=0.0,
         bias="none",
         # GPT-2 keeps its weights transposed; the factors of the adapter have one form for both kinds of module.
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in foundation.model.modules()),
+        fan_in_fan_out=keeps_weights_transposed(foundation.model),
     )
     model = peft.get_peft_model(foundation.model, lora, adapter_name=_NAME)
     try:
