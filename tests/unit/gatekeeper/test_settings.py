@@ -26,7 +26,7 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
     """But for the keys that came later: their defaults are what logs without them were decided by."""
     shipped = load(tmp_path, {}).gatekeeper.policy
     later = {
-        "canary": replace(GatePolicy().canary, baseline_units=1000),
+        "canary": replace(GatePolicy().canary, baseline_units=1000, silent_shadow="hold"),
         "promote": PromotePolicy(force_approvers=2, partial=True),
     }
     assert shipped == GatePolicy().model_copy(update=later)
