@@ -20,6 +20,7 @@ from twinloop.registry.blobs import open_store
 from twinloop.registry.manifests import digest_folder
 from twinloop.registry.store_settings import StoreSettings
 from twinloop.retrieval.embedder_choice import build_embedder
+from twinloop.retrieval.remembering_embedder import RememberingEmbedder
 from twinloop.signing import KeyRing
 
 
@@ -48,7 +49,7 @@ def open_runtime(section: InferenceSection, store_settings: StoreSettings, ring:
     shelf = ReleaseShelf(
         open_store(store_settings),
         bank,
-        build_embedder(section.embedder),
+        RememberingEmbedder(build_embedder(section.embedder), max_texts=section.remembered_questions),
         foundation_digest=digest,
         verify=lambda message, block: _verify(ring, message, block),
         warm=_WarmUp(engine, batch_max=section.batch_max),
@@ -85,7 +86,8 @@ class _WarmUp:
     """Answers made-up questions with a release before users' come: the first one of a process is worked in for longer.
 
     What the libraries choose and allocate for a shape of batch they keep, so that every size is tried once a domain;
-    without it the first seconds of full traffic are ten times slower than those that follow.
+    without it the first seconds of full traffic are ten times slower than those that follow. Each release is asked
+    questions of its own, full batches of them: memory that lay idle may have been taken back, the embedder's too.
     """
 
     def __init__(self, engine: AnswerEngine, *, batch_max: int) -> None:
@@ -93,14 +95,19 @@ class _WarmUp:
         self._is_cold = True
 
     def __call__(self, ready: ReadyRelease) -> None:
-        self._engine.answer([Asked("What is it?", domain, ready) for domain in DOMAINS])
-        if self._is_cold:
-            self._is_cold = False
-            for size in range(1, self._batch_max + 1):
-                for words in (1, 12):
-                    self._engine.answer(_made_up(ready, size=size, words=words))
+        sizes = range(1, self._batch_max + 1) if self._is_cold else (self._batch_max,)
+        self._is_cold = False
+        for size in sizes:
+            for words in (1, 12):
+                self._engine.answer(_made_up(ready, size=size, words=words))
 
 
 def _made_up(ready: ReadyRelease, *, size: int, words: int) -> list[Asked]:
-    text = " ".join(["What is it?"] * words)
-    return [Asked(text, DOMAINS[number % len(DOMAINS)], ready) for number in range(size)]
+    return [
+        Asked(
+            " ".join([f"What is {number} of {ready.release_id[:8]}?"] * words),
+            DOMAINS[number % len(DOMAINS)],
+            ready,
+        )
+        for number in range(size)
+    ]

@@ -40,6 +40,8 @@ class InferenceSection(BaseModel):
     """The frozen model."""
     embedder: dict[str, Any] = {"kind": "hashing", "dim": 1024}
     """The embedder of the retrieval indexes; its digest must be the one releases name."""
+    remembered_questions: int = Field(default=10_000, ge=0, le=10_000_000)
+    """Recent questions whose vectors are kept in memory, four bytes a dimension each; 0 keeps none."""
     toxicity: dict[str, Any] = {"kind": "toxicity"}
     """The classifier behind the toxicity gate."""
     batch_max: int = Field(default=16, ge=1, le=256)

@@ -17,7 +17,7 @@ from pydantic import JsonValue, ValidationError
 from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain
 from schemas.releases import Release, TrainingEvidence
-from services.trainer.settings import TrainerSection, TrainerSettings
+from services.trainer.settings import FoundationSettings, TrainerSection, TrainerSettings
 from services.trainer.training_run import sign_block
 from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.clock import SystemClock
@@ -59,7 +59,7 @@ def first_release(
         adapters=dict.fromkeys(DOMAINS, adapter),
         indexes={domain: _index(store, embedder, documents, domain) for domain in DOMAINS},
         rules=_rules(store, section.bootstrap.rules),
-        prompt=_prompt(store, section.bootstrap.prompt),
+        prompt=_prompt(store, section),
     )
     evidence = TrainingEvidence(
         dataset=store.put(canonical_json({"version": 1, "kind": "empty"})),
@@ -165,10 +165,19 @@ def _rules(store: BlobStore, path: Path) -> str:
         raise ConfigError(f"trainer.bootstrap.rules: {path} cannot be read: {error}") from error
 
 
-def _prompt(store: BlobStore, values: dict[str, JsonValue]) -> str:
+def _prompt(store: BlobStore, section: TrainerSection) -> str:
     from twinloop.model_runtime.prompt import PromptFormat
 
+    values = dict(section.bootstrap.prompt)
+    if values.get("kind") == "auto":
+        values["kind"] = "chat" if _has_chat_template(section.foundation) else "tagged"
     return store.put(PromptFormat.from_json(json.dumps(values).encode()).to_json())
+
+
+def _has_chat_template(foundation: FoundationSettings) -> bool:
+    from twinloop.model_runtime.foundation import load_tokenizer
+
+    return bool(load_tokenizer(foundation.source, revision=foundation.revision).chat_template)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class BootstrapSettings(_Section):
     rules: Path = Path("configs/rules.json")
     """Router rules."""
     prompt: dict[str, JsonValue] = {"kind": "tagged"}
-    """The prompt format, as `PromptFormat` reads it."""
+    """The prompt format, as `PromptFormat` reads it; kind `auto` is `chat` where the tokenizer has a template."""
     rank: int = Field(default=16, ge=1, le=512)
     """Rank of every adapter; it cannot change later, because adapters are swapped in place."""
     alpha: float = Field(default=64.0, gt=0)

@@ -77,6 +77,9 @@ class Material:
     """Settings by service that this material needs, such as another embedder."""
     notes: tuple[str, ...] = ()
     traffic_per_second: float = 60.0
+    """Users' questions while a canary runs; a tenth of it otherwise."""
+    asked_per_second: float = 60.0
+    """Questions of the demo's own examinations and lessons, beside the traffic; most are the first of their kind."""
 
     @property
     def examined(self) -> tuple[Question, ...]:

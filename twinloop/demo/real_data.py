@@ -24,6 +24,8 @@ from twinloop.errors import ConfigError
 from twinloop.importing.importer import Imported, QuestionAnswer, change_of, import_files
 from twinloop.importing.rows import Terms
 from twinloop.retrieval.document import Document
+from twinloop.routing.domain_choice import DomainChooser
+from twinloop.routing.rules import read_rules
 
 MAX_WORDS = 120
 KNOWN_PER_DOMAIN = 120
@@ -31,9 +33,12 @@ KNOWN_PER_DOMAIN = 120
 NEWS_PER_DOMAIN = 40
 """Documents of each domain that arrive later; their questions are examined before and after."""
 OLD_PER_DOMAIN = 25
-TAUGHT: dict[Domain, int] = {"law": 20, "gen": 20}
-MAX_ANSWER_CHARACTERS = 40
+TAUGHT: dict[Domain, int] = {"law": 20, "gen": 16}
+"""Corrections of a domain: the shortest answers, as the small foundation spells foreign words letter by letter."""
+RULES = Path("configs/rules.json")
 PROBES_PER_DOMAIN = 50
+PROBES_IN_FLIGHT = 4
+"""Half of the shipped number: a question costs MiniLM about 16 ms, and the exam times answers, not a queue."""
 EMBEDDER = json.dumps({"kind": "minilm", "dim": None})
 
 
@@ -44,6 +49,9 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
     documents: list[DocumentChange] = []
     lessons: list[Lesson] = []
     known: dict[Domain, list[Question]] = {}
+    # A correction teaches the domain that the router chose. A stray row alone in another domain would spoil that
+    # domain's adapter, and the gates would rightly refuse the candidate.
+    chooser = DomainChooser(read_rules(RULES.read_bytes(), name=str(RULES)))
     for domain in DOMAINS:
         pairs, texts = _of(found, domain, at_ms)
         rng.shuffle(pairs)
@@ -60,7 +68,7 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
             for pair in news
         ]
         known[domain] = [_question(pair, domain) for pair in rest]
-        lessons += _by_feedback(rest, domain)
+        lessons += _by_feedback([pair for pair in rest if chooser.choose(pair.question) == domain], domain)
     everything = [question for questions in known.values() for question in questions]
     return Material(
         name=f"real data from {folder.name}",
@@ -82,14 +90,17 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
         canary_harm=_harm("empty answers in a blind spot of the exam", BLIND_OPENING, known, CANARY_HARMED),
         environment={
             "inference": {"TWINLOOP_INFERENCE__EMBEDDER": EMBEDDER},
+            "gatekeeper": {"TWINLOOP_GATEKEEPER__PROBES__MAX_IN_FLIGHT": str(PROBES_IN_FLIGHT)},
             "trainer": {"TWINLOOP_TRAINER__EMBEDDER": EMBEDDER},
         },
         notes=(
             "The shipped foundation cannot read real text and abstains: this measures the loop and the retrieval.",
             "gen has no passages; each of its documents is one trivia card, question and answer.",
             "The exam asks for an answer without error, not for a citation.",
+            f"The exam has {PROBES_IN_FLIGHT} probes in flight, as each costs a second model.",
         ),
-        traffic_per_second=20.0,
+        traffic_per_second=30.0,
+        asked_per_second=12.0,
     )
 
 
@@ -151,7 +162,7 @@ def _by_document(pair: QuestionAnswer, domain: Domain, change: DocumentChange) -
 
 
 def _by_feedback(pairs: Sequence[QuestionAnswer], domain: Domain) -> list[Lesson]:
-    short = [pair for pair in pairs if len(pair.answer) <= MAX_ANSWER_CHARACTERS][: TAUGHT.get(domain, 0)]
+    short = sorted(pairs, key=lambda pair: len(pair.answer))[: TAUGHT.get(domain, 0)]
     return [Lesson(domain, "feedback", (pair.question,), pair.answer, (), None) for pair in short]
 
 

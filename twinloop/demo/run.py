@@ -49,6 +49,8 @@ POLICY_OVERRIDES: dict[str, Any] = {
     "promote.bake_s": 5.0,
 }
 """The demo runs the shipped policy but for its ramp and durations."""
+TRAINING_PATIENCE_S, EXAMINATION_PATIENCE_S, CANARY_PATIENCE_S = 400, 180, 600
+"""How long a step may take before the run is given up; real text on two cores needs most of it."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,10 @@ class _Story:
             f"{len(self._material.old)} about old ones ({label})"
         )
         new = self._traffic.ask_all(
-            f"{label}-new", self._material.examined, per_second=self._material.traffic_per_second
+            f"{label}-new", self._material.examined, per_second=self._material.asked_per_second
         )
         old = self._traffic.ask_all(
-            f"{label}-old", self._material.old, per_second=self._material.traffic_per_second
+            f"{label}-old", self._material.old, per_second=self._material.asked_per_second
         )
         measured = _Measured(
             release=release,
@@ -165,7 +167,7 @@ class _Story:
         for document in documents:
             self._traffic.client.change(document)
         questions = [Question(text, lesson.domain) for text, lesson in taught]
-        answers = self._traffic.ask_all("lesson", questions, per_second=self._material.traffic_per_second)
+        answers = self._traffic.ask_all("lesson", questions, per_second=self._material.asked_per_second)
         self._correct(answers, questions, [lesson.correction for _, lesson in taught])
         return self._follow(first.epoch, expected="promote")
 
@@ -174,7 +176,7 @@ class _Story:
         since = self._log.last.epoch
         questions = [question for question, _ in harm.corrections]
         answers = self._traffic.ask_all(
-            f"harm-{expected}", questions, per_second=self._material.traffic_per_second
+            f"harm-{expected}", questions, per_second=self._material.asked_per_second
         )
         self._correct(answers, questions, [correction for _, correction in harm.corrections])
         ended = self._follow(since, expected=expected)
@@ -194,12 +196,15 @@ class _Story:
     def _follow(self, since: int, *, expected: str) -> Decision:
         """Wait until the candidate that was just taught is judged, whatever the judgement is."""
         staged = self._log.wait(
-            lambda each: each.kind in ("stage", "reject"), what="a candidate", timeout_s=150, after=since
+            lambda each: each.kind in ("stage", "reject"),
+            what="a candidate",
+            timeout_s=TRAINING_PATIENCE_S,
+            after=since,
         )
         examined = self._log.wait(
             lambda each: each.kind in ("canary", "reject") and each.release == staged.release,
             what=f"the examination of {staged.release}",
-            timeout_s=120,
+            timeout_s=EXAMINATION_PATIENCE_S,
             after=since,
         )
         if examined.kind == "canary":
@@ -207,7 +212,7 @@ class _Story:
         ended = self._log.wait(
             lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
             what=f"the judgement of {staged.release}",
-            timeout_s=240,
+            timeout_s=CANARY_PATIENCE_S,
             after=since,
         )
         self._traffic.per_second = self._quiet

@@ -116,10 +116,8 @@ def load_foundation(spec: FoundationSpec, *, digest_of: DigestOf = folder_digest
                 "Build the shipped tiny one with `python -m twinloop.foundation_training`, or mend the path"
             )
         digest, options = None, {"revision": spec.revision}
+    tokenizer = load_tokenizer(spec.source, revision=spec.revision)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            spec.source, trust_remote_code=False, **options
-        )
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             spec.source,
             trust_remote_code=False,
@@ -131,6 +129,15 @@ def load_foundation(spec: FoundationSpec, *, digest_of: DigestOf = folder_digest
         raise ConfigError(f"foundation {spec.source!r} cannot be loaded: {cause}") from cause
     model.to(spec.device).eval().requires_grad_(False)
     return Foundation(model=model, tokenizer=tokenizer, spec=spec, digest=digest)
+
+
+def load_tokenizer(source: str, *, revision: str | None) -> Any:
+    """The tokenizer of a folder, or of a hub name at a full commit; raises ConfigError where it cannot be had."""
+    options: dict[str, Any] = {"local_files_only": True} if Path(source).is_dir() else {"revision": revision}
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as cause:
+        raise ConfigError(f"foundation {source!r}: its tokenizer cannot be loaded: {cause}") from cause
 
 
 def _verified(folder: Path, spec: FoundationSpec, digest_of: DigestOf) -> str:

@@ -85,7 +85,8 @@ def watch_examining(turn: Turn) -> None:
     is_complete = stage.sent_at is not None and len(results) == len(expected) and _pairs_are_in(stage, turn)
     is_lost = stage.sent_at is not None and not can_still_pass(policy.qa, len(expected), results)
     if is_complete or is_late or is_lost:
-        _finish(turn, stage, judge_exam(policy.qa, expected, results))
+        left = 0 if is_complete or is_late else len(expected) - len(results)
+        _finish(turn, stage, judge_exam(policy.qa, expected, results), cut_short_by=left)
     elif is_progress_due(turn):
         passed = sum(result.is_passed for result in results)
         line = f"QA {len(results)} of {len(expected)} probes back, {passed} passed, {waited_s:.0f} s"
@@ -131,9 +132,12 @@ def _pairs_are_in(stage: Examining, turn: Turn) -> bool:
     return all(f"active/{probe}" in stage.answers for probe in stage.probes)
 
 
-def _finish(turn: Turn, stage: Examining, verdict: QaVerdict) -> None:
+def _finish(turn: Turn, stage: Examining, verdict: QaVerdict, *, cut_short_by: int) -> None:
     evidence = {**verdict.to_json(), "run": stage.run, "probe_set": stage.probe_digest}
     line = "; ".join(row.line for row in verdict.rows)
+    if cut_short_by:
+        # Without this a slow start reads like a wrong model: the counts hold probes nobody waited for.
+        line += f"; ended early, as it could not pass any more: {cut_short_by} probes without a result count as failed"
     if verdict.kind is QaKind.PASS:
         start_canary(turn, stage.candidate, qa=evidence)
         return

@@ -100,7 +100,17 @@ def _row(line: str, *, where: str) -> TrainingRow:
 
 
 def _end_ids(tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """What ends an answer: the format's end tag where the tokenizer has it as one token, else the tokenizer's own end.
+
+    A tag spelled in several tokens would never stop generation, which looks for one.
+    """
     if prompt_format.kind == "tagged":
         ids: list[int] = tokenizer(prompt_format.end_tag, add_special_tokens=False)["input_ids"]
-        return ids
+        if len(ids) == 1:
+            return ids
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "the foundation's tokenizer has no end-of-sequence token, so that no answer would ever end; set eos_token "
+            "in its tokenizer_config.json"
+        )
     return [int(tokenizer.eos_token_id)]

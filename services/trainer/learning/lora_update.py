@@ -15,6 +15,7 @@ from typing import Any
 import peft
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from services.trainer.learning import consolidation
 from services.trainer.learning.dataset import Example
@@ -271,6 +272,8 @@ def _adapted(
         use_rslora=config.use_rslora,
         lora_dropout=0.0,
         bias="none",
+        # GPT-2 keeps its weights transposed; the factors of the adapter have one form for both kinds of module.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in foundation.model.modules()),
     )
     model = peft.get_peft_model(foundation.model, lora, adapter_name=_NAME)
     try:
