@@ -87,7 +87,8 @@ def svg(title: str, lines: Mapping[str, tuple[Line, str, str]], *, threshold: fl
     edge = place(0, threshold).split(",")[1]
     body = [
         f'<text x="50" y="18" font-weight="bold">{title}</text>',
-        f'<path d="M50 30V230H610" fill="none" stroke="#444"/><text x="300" y="248">{across}</text>',
+        f'<path d="M50 30V230H610" fill="none" stroke="#444"/><text x="260" y="248">{across}</text>',
+        f'<text x="50" y="246">0</text><text x="610" y="246" text-anchor="end">{right:g}</text>',
         f'<path d="M50 {edge}H610" stroke="#444" stroke-dasharray="2 4"/>',
         f'<text x="2" y="{edge}">{10**threshold:g}</text><text x="2" y="{place(0, 0).split(",")[1]}">e = 1</text>',
     ]

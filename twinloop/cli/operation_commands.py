@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,10 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in 
 ActorOption = Annotated[str, typer.Option("--actor", help="Who gives the order.")]
 KeyOption = Annotated[str, typer.Option("--key", help="Id of the key that signs the order.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the gatekeeper.")]
+WhatOption = Annotated[
+    Literal["training", "canary", "all"],
+    typer.Option("--what", help="The trainer's work, the gatekeeper's staging and promoting, or both."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -216,6 +220,7 @@ def abort(
 
 
 def pause(
+    what: WhatOption = "canary",
     reason: ReasonOption = "manual",
     actor: ActorOption = "operator",
     key: KeyOption = "operator-1",
@@ -224,11 +229,12 @@ def pause(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop staging and promoting; serving, rollback triggers and orders go on."""
-    _order("pause", None, reason, actor, key, timeout, Connection(home, config), as_json)
+    """Stop staging and promoting, or training, or all of it; serving, rollback triggers and orders go on."""
+    _switch("pause", what, reason, actor, key, timeout, Connection(home, config), as_json)
 
 
 def resume(
+    what: WhatOption = "canary",
     reason: ReasonOption = "manual",
     actor: ActorOption = "operator",
     key: KeyOption = "operator-1",
@@ -238,7 +244,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Undo `pause`."""
-    _order("resume", None, reason, actor, key, timeout, Connection(home, config), as_json)
+    _switch("resume", what, reason, actor, key, timeout, Connection(home, config), as_json)
 
 
 def approve(
@@ -304,6 +310,37 @@ def _by_hand(
         publish_kept(connection)
     except Transient:
         say(f"Kafka is silent: the reason is kept in {connection.home.root / 'break-glass.jsonl'}")
+
+
+def _switch(
+    action: Literal["pause", "resume"],
+    what: Literal["training", "canary", "all"],
+    reason: str,
+    actor: str,
+    key: str,
+    timeout: float,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """The trainer obeys an order of its own, which nobody answers; the gatekeeper's comes back as a decision."""
+    from twinloop.cli.orders import publish_order
+
+    if what in ("training", "all"):
+        order = make_order(
+            connection,
+            action,
+            actor=actor,
+            key_id=key,
+            reason=reason,
+            parameters={"what": "training"},
+        )
+        publish_order(connection, order)
+        if what == "training" and as_json:
+            print_json({"action": action, "nonce": order.nonce, "actor": actor, "result": "published"})
+        elif not as_json:
+            say(f"{action} of training: order published")
+    if what in ("canary", "all"):
+        _order(action, None, reason, actor, key, timeout, connection, as_json)
 
 
 def _order(

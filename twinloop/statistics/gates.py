@@ -112,7 +112,7 @@ def _rule(
 
 
 def _silence(policy: CanaryPolicy, state: CanaryState, now: float) -> _Ruling | None:
-    """A shadow that answers nothing is down, not wrong: evidence of harm found before still stands."""
+    """A shadow that answers nothing is down, not wrong; harm that was found before still counts after it."""
     if policy.silent_shadow != "hold" or state.silent_at is None:
         return None
     why = "the shadow answered none of its queries"
