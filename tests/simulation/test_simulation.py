@@ -36,6 +36,7 @@ def run_seeds(numbers: Sequence[int]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_ten_thousand_histories_break_no_invariant() -> None:
     numbers = seeds(ALL_SEEDS)
