@@ -88,7 +88,7 @@ def _verify(ring: KeyRing, message: bytes, block: SignatureBlock) -> None:
 class _WarmUp:
     """Answers made-up questions with a release before users' come: the first one of a process is worked in for longer.
 
-    What the libraries choose and allocate for a shape of batch they keep, so that every size is tried once a process;
+    What the libraries choose and allocate for a shape of batch they keep, so that sizes up to the largest are tried;
     without it the first seconds of full traffic are ten times slower than those that follow. Each later release is
     asked a question a domain, one at a time: memory that lay idle may have been taken back, the embedder's too, but
     users are being answered meanwhile and wait for no more than one such question.
@@ -101,7 +101,7 @@ class _WarmUp:
     def __call__(self, ready: ReadyRelease) -> None:
         is_cold, self._is_cold = self._is_cold, False
         if is_cold:
-            for size in range(1, self._batch_max + 1):
+            for size in _sizes(self._batch_max):
                 for words in (1, 12):
                     self._engine.answer(_made_up(ready, size=size, words=words))
             return
@@ -109,6 +109,11 @@ class _WarmUp:
             for asked in _made_up(ready, size=len(DOMAINS), words=words):
                 self._engine.answer([asked])
                 time.sleep(_USERS_TURN_S)
+
+
+def _sizes(most: int) -> list[int]:
+    """Powers of two below `most`, and `most`."""
+    return [*(1 << power for power in range((most - 1).bit_length())), most]
 
 
 def _made_up(ready: ReadyRelease, *, size: int, words: int) -> list[Asked]:
