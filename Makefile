@@ -13,6 +13,9 @@ export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
+# Most integration tests wait more than they compute: one process more than two cores have.
+TEST_PROCESSES ?= 3
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-unit test-faults check fmt bench foundation contracts kafka-up kafka-down lock clean
 
@@ -32,14 +35,16 @@ up: $(READY) ## start an installation and keep it running; PROFILE=kafka for a r
 	$(BIN)/twinloop up --profile $(PROFILE)
 
 test: $(READY) ## all tests; real Kafka and Redis included where they can run
-	$(BIN)/python -m pytest -m "not faults and not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not faults and not alone" --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m "not faults and alone"
 
 test-unit: $(READY) ## only the fast tests of the pure parts
 	$(BIN)/python -m pytest tests/unit
 
-test-faults: $(READY) ## the long fault tests on a real broker
-	$(BIN)/python -m pytest -m faults --timeout 1500
+test-faults: $(READY) ## the long fault tests on a real broker (about 25 minutes); writes docs/faults.md
+	@mkdir -p build && rm -f build/faults.jsonl && touch build/faults.jsonl
+	TWINLOOP_FAULT_REPORT=build/faults.jsonl $(BIN)/python -m pytest -m faults --timeout 1500 --junitxml build/faults.xml
+	$(BIN)/python -m tests.faults.report build/faults.xml build/faults.jsonl docs/faults.md
 
 check: $(READY) ## format, lint, types, import arrows, published contracts; never edits
 	$(BIN)/ruff format --no-cache --check .

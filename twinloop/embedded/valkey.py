@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from twinloop.errors import ConfigError, Transient
 
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 """Every acknowledged write is on disk: the routing state survives `kill -9` of the server."""
+
+_PORT_FILE = "valkey.port"
 
 
 class EmbeddedValkey:
@@ -39,6 +40,7 @@ class EmbeddedValkey:
 
     def start(self) -> None:
         """Starts the server on its port and data; raises Transient where it does not come up."""
+        (self.data_dir / _PORT_FILE).write_text(str(self.port))
         try:
             self._server.start(timeout=self._timeout_s)
         except Exception as cause:
@@ -89,11 +91,14 @@ def _stop_leftover(data_dir: Path) -> None:
     if not pid_file.exists():
         return
     pid = pid_file.read_text().strip()
-    answer = subprocess.run(["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False)
+    # -ww: else ps cuts its lines to an exported COLUMNS, and the port is at the end.
+    answer = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False
+    )
     # The number on file may be somebody else's by now: the server's own title names its port.
-    config = data_dir / "valkey.conf"
-    ports = re.findall(r"^port (\d+)$", config.read_text(), re.MULTILINE) if config.exists() else []
-    if ports and "valkey-server" in answer.stdout and f":{ports[-1]}" in answer.stdout:
+    port_file = data_dir / _PORT_FILE
+    port = port_file.read_text() if port_file.exists() else ""
+    if port and "valkey-server" in answer.stdout and answer.stdout.strip().endswith(f":{port}"):
         os.kill(int(pid), signal.SIGTERM)
         for _ in range(200):
             if not pid_file.exists():

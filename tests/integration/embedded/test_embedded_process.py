@@ -55,10 +55,15 @@ def test_what_redis_holds_outlives_kill_9_of_everything(tmp_path: Path) -> None:
         client.set("key", "kept")
     process.kill()
     process.wait(10)
+    orphan = redis.Redis.from_url(str(state["redis_url"]))
+    assert orphan.ping()
     again, state = started(tmp_path)
     try:
         with redis.Redis.from_url(str(state["redis_url"])) as client:
             assert client.get("key") == b"kept"
+        # Two servers on one folder would spoil its file.
+        with pytest.raises(redis.ConnectionError):
+            orphan.ping()
     finally:
         ended(again)
         assert process.stdout is not None
