@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gatekeeper_world import gatekeeper, world
+from benchmarks.result_file import write
 from benchmarks.routing_setup import best_broker, percentile
-from benchmarks.sampled_result import write_result
 from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.event import DOMAINS
 from schemas.outcomes import OutcomeBatch, OutcomeRow
@@ -186,11 +186,10 @@ def main() -> int:
                             trial(place, next(numbers), fault=fault, phase=phase, bake_s=bakes[phase])
                         )
                         print(trials[-1], flush=True)
-    found = write_result(
+    found = write(
         "auto_rollback",
         seeds=[SEED],
         samples={"trials": trials},
-        figures=figures,
         goals=GOALS,
         load_before=load,
         broker=best_broker(),

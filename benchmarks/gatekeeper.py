@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gatekeeper_world import gatekeeper, world
+from benchmarks.result_file import write
 from benchmarks.routing_setup import best_broker, percentile
-from benchmarks.sampled_result import write_result
 from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.event import DOMAINS
 from schemas.gate_inputs import GateInput, Tally
@@ -150,11 +150,10 @@ def main() -> int:
                 backlog(Path(folder), seconds=seconds, per_s=4000, broker=arguments.broker)
             )
             print(samples["backlogs"][-1], flush=True)
-    found = write_result(
+    found = write(
         "gatekeeper",
         seeds=[],
         samples=samples,
-        figures=figures,
         goals=GOALS,
         load_before=load,
         broker=arguments.broker,

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
-RECOMPUTED = ("propagation", "router", "freshness", "swap_under_load", "rollback", "availability")
+RECOMPUTED = (
+    "propagation",
+    "router",
+    "freshness",
+    "swap_under_load",
+    "rollback",
+    "availability",
+    "gatekeeper",
+    "auto_rollback",
+)
 """Benchmarks whose module has `figures(samples)`, a pure function."""
 _BUSY = 0.5
 """Load a core, before the start, from which on others' work is in the figures."""
