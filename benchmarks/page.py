@@ -1,0 +1,122 @@
+"""`docs/performance.md` from the stored results: `python -m benchmarks.page`; only the words are written by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_file import FOLDER
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+HEAD = """# Performance: routing, swaps and availability
+
+Every figure is a benchmark's own, recomputed from its samples by `python -m benchmarks.result_file`, and this page is
+written from the results by `python -m benchmarks.page`. They run the shipped classes on the shipped configuration, on a
+real Kafka and a real Redis of their own where the section does not say otherwise. Repeat one with `make bench NAME=…`
+(a few minutes each, `availability` eleven). Two shared virtual cores carry broker, Redis, services and load generator
+together: ratios travel to other machines, milliseconds do not. Learning is on [its own page](learning.md), the gates'
+error rates are in [verdicts](verdicts.md), what was broken on purpose in [faults](faults.md).
+"""
+WORDS: Mapping[str, str] = {
+    "propagation": """
+        From the start of the one Redis write until the last of 1, 10, 100 reader processes has routed
+        its first batch by the new epoch; each runs the shipped state reader, signature check included.
+        No broker. The control looks every 50 ms. A hundred processes on two cores wait for each other
+        more than for Redis.
+    """,
+    "router": """
+        One router process on a preloaded topic against a bare loop that sends every record on as it is:
+        same client, broker, settings, transactions. The router parses, verifies the state, drops
+        duplicates, assigns, chooses the domain, stamps, writes assignment rows and seen ids. Beyond 0.5
+        the bare loop's own cost in librdkafka (the larger record, one header more) and some ten
+        microseconds of Python for each query stand in the way; hashing and JSON are native already. More
+        rate comes from more partitions and processes.
+    """,
+    "freshness": """
+        What reading the state anew for every batch of 64 costs, against routing by one state in memory.
+    """,
+    "swap_under_load": """
+        Stretches without and with swaps (a write every two seconds) take turns; then swaps follow each
+        other quickly, fifteen of them across a frozen router. `stale`: asked after a swap was
+        acknowledged and routed by a lower epoch. `control_stale`: answers that a worker's fence sent on,
+        each of which would have been wrong without it.
+    """,
+    "rollback": """
+        From before the order is signed to the time Kafka gave to the last answer of the bad release.
+    """,
+    "availability": """
+        Two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve faults of
+        nine kinds, one every 51 s. A second is down where a query asked in it was not answered within 2
+        s.
+    """,
+    "gatekeeper": """
+        Outcomes a second that the gatekeeper's tally stage takes from the topic, and the time to fold a
+        window.
+    """,
+    "auto_rollback": """
+        From the onset of a fault in the active release to its last bad answer, at 100 queries a second.
+    """,
+}
+_GOAL = re.compile(r"(<=|>=|<|>)?\s*(\d[\d.]*)")
+
+
+def page() -> str:
+    """The page's text; a benchmark without a result says so."""
+    parts = [HEAD]
+    for name, words in WORDS.items():
+        path = FOLDER / f"{name}.json"
+        parts.append(f"## {name}\n\n{textwrap.fill(' '.join(words.split()), 120)}\n")
+        parts.append(_table(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n")
+    return "\n".join(parts)
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    machine, goals = result["machine"], result["goals"]
+    lines = [
+        f"Commit {str(result['commit'])[:12]}, {machine['cores']} cores, load before {machine['load'][0]}, "
+        f"Python {machine['python']}{_libraries(machine)}.",
+        "",
+        "| figure | measured | goal | |",
+        "|---|---|---|---|",
+    ]
+    for name, value in result["figures"].items():
+        goal = goals.get(name, "")
+        lines.append(f"| `{name}` | {_shown(value)} | {goal} | {_verdict(value, goal)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(value: object, goal: str) -> str:
+    found = _GOAL.match(goal)
+    if found is None or not isinstance(value, int | float):
+        return ""
+    sign, limit = found[1] or "=", float(found[2])
+    is_met = {
+        "<=": value <= limit,
+        ">=": value >= limit,
+        "<": value < limit,
+        ">": value > limit,
+        "=": value == limit,
+    }[sign]
+    return "met" if is_met else "**missed**"
+
+
+def _libraries(machine: Mapping[str, Any]) -> str:
+    return "".join(f", {name} {version}" for name, version in machine.get("libraries", {}).items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+    if isinstance(value, float):
+        return (
+            f"{value:.4f}" if 0.99 < value < 1 else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        )
+    return str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
