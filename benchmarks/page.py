@@ -19,14 +19,15 @@ written from the results by `python -m benchmarks.page`. They run the shipped cl
 real Kafka and a real Redis of their own where the section does not say otherwise. Repeat one with `make bench NAME=…`
 (a few minutes each, `availability` eleven). Two shared virtual cores carry broker, Redis, services and load generator
 together: ratios travel to other machines, milliseconds do not. Learning is on [its own page](learning.md), the gates'
-error rates are in [verdicts](verdicts.md), what was broken on purpose in [faults](faults.md).
+error rates are in [verdicts](verdicts.md); `make test-faults` breaks things on purpose and writes a page of its own.
 """
 WORDS: Mapping[str, str] = {
     "propagation": """
         From the start of the one Redis write until the last of 1, 10, 100 reader processes has routed
         its first batch by the new epoch; each runs the shipped state reader, signature check included.
         No broker. The control looks every 50 ms. A hundred processes on two cores wait for each other
-        more than for Redis.
+        more than for Redis, so that looking more often than an idle router's 20 ms would not help here:
+        that is why half of the control's time is not reached.
     """,
     "router": """
         One router process on a preloaded topic against a bare loop that sends every record on as it is:
