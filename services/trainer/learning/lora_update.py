@@ -177,7 +177,7 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * rate_factor(self._settings, number)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward([*step.closed], [*step.grounded])
+        loss = self._backward([*step.closed, *step.grounded])
         if not math.isfinite(loss):
             raise Diverged(f"loss is {loss} at step {number + 1}; lower learning_rate or look at the rows")
         if fisher is not None and self._settings.ewc_lambda > 0:
@@ -186,15 +186,14 @@ class _Run:
         self._optimizer.step()
         return loss
 
-    def _backward(self, *kinds: list[Example]) -> float:
+    def _backward(self, examples: Sequence[Example]) -> float:
         """Accumulate the mean loss per answer token over separately padded forwards; returns it."""
-        count = sum(example.answer_tokens for kind in kinds for example in kind)
+        count = sum(example.answer_tokens for example in examples)
         total = 0.0
-        for kind in kinds:
-            for group in by_length(kind, max_tokens=self._settings.tokens_per_forward):
-                loss = self._summed_loss([kind[index] for index in group]) / count
-                torch.autograd.backward(loss)
-                total += float(loss.detach())
+        for group in by_length(examples, max_tokens=self._settings.tokens_per_forward):
+            loss = self._summed_loss([examples[index] for index in group]) / count
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
         return total
 
     def _backward_sum(self, examples: Sequence[Example]) -> None:

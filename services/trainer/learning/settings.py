@@ -53,13 +53,23 @@ class LearningSettings:
     """Single-example gradients that estimate the Fisher information."""
     fisher_decay: float = 0.95
     """What of the parent's Fisher information stays (online EWC, arXiv 1805.06370)."""
+    tokens_per_step: int = 4096
+    """Tokens of a step, without padding, on average: where rows are longer a step has fewer of every kind."""
     tokens_per_forward: int = 8192
     """Padded tokens per forward; a larger step accumulates gradients over several."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 autocast on CUDA that has it, else float32."""
 
     def __post_init__(self) -> None:
-        whole = ("rank", "max_steps", "evaluate_every", "batch_size", "evaluation_rows", "tokens_per_forward")
+        whole = (
+            "rank",
+            "max_steps",
+            "evaluate_every",
+            "batch_size",
+            "evaluation_rows",
+            "tokens_per_step",
+            "tokens_per_forward",
+        )
         for name in whole:
             if getattr(self, name) < 1:
                 raise ConfigError(f"settings: {name} must be at least 1")
