@@ -1,15 +1,17 @@
 """How fast new facts are learned: `python -m benchmarks.adaptation [--quick] [--retrain]`.
 
 48 facts the foundation has never met, one domain. Every way of learning them stops at the same gates, looked at every
-few steps: 95 % exact closed-book answers in phrasings it did not train on, and answering from a passage at 95 % of what
-the foundation could before. Processor seconds of one process with one thread.
+five steps: 95 % exact closed-book answers in a phrasing it did not train on, and answering from a passage at 95 % of
+what the foundation could before. Processor seconds of one process with one thread; evaluations count in no row.
 
-- shipped: the LoRA update as the trainer makes it, with general replay and Fisher information; its evaluations count.
-- warm: every weight of the foundation trained on new facts and its own corpus, half and half; evaluations not counted.
+- LoRA update: the trainer's own, with general replay and Fisher information, stopped at these gates.
+- LoRA update, old facts held: the same as it is shipped; it goes on until the domain's old facts are held as well.
+- warm: every weight of the foundation trained on new facts and its own corpus, half and half.
 - retrain: the foundation's recipe from random weights on its corpus with the new facts in its bank (in every phrasing,
-  which makes it easier), until the gates hold; evaluations not counted. A quarter of an hour, so it runs only with
-  `--retrain`, for the first seed; else the shipped weights' own training log stands in (128 facts, no new ones).
+  which makes it easier). Some ten minutes, so it runs only with `--retrain`, for the first seed; other runs reuse its
+  record, `benchmarks/results/adaptation.retrain.json`, and say so.
 
+Settings of the update and of the warm fine-tuning were chosen on seed 41, which is in no result.
 Learning is fast because nothing is retrained, not because LoRA is faster than full fine-tuning: the warm row shows it.
 Writes `benchmarks/results/adaptation.json`.
 """
@@ -112,13 +114,25 @@ class Task:
         )
 
 
+def same_gates(bench: Bench, task: Task, *, passages_before: float) -> Learned:
+    """The trainer's own update, stopped where the other ways stop."""
+    settings = replace(LearningSettings(), max_old_loss=1.0)
+    return _updated("LoRA update", settings, bench, task, passages_before)
+
+
 def shipped(bench: Bench, task: Task, *, passages_before: float) -> Learned:
-    """The trainer's own update."""
+    """The trainer's own update as it is shipped: it goes on until old facts are held, too."""
+    return _updated("LoRA update, old facts held", LearningSettings(), bench, task, passages_before)
+
+
+def _updated(
+    way: str, settings: LearningSettings, bench: Bench, task: Task, passages_before: float
+) -> Learned:
     general, _ = bench.general(DOMAIN)
     trained = bench.train(
         task.lesson,
         seed=task.seed,
-        settings=replace(LearningSettings(), target_exact_match=LEARNED),
+        settings=replace(settings, target_exact_match=LEARNED, evaluate_every=CHECK_EVERY),
         gate=Rows(closed=task.held_out),
         general=general,
     )
@@ -127,9 +141,9 @@ def shipped(bench: Bench, task: Task, *, passages_before: float) -> Learned:
         metrics["gate_exact_match"] >= LEARNED and bench.score(files, task.passages) >= KEPT * passages_before
     )
     return task.learned(
-        "shipped (LoRA)",
+        way,
         lambda examples: bench.score(files, examples),
-        cpu_seconds=trained.cpu_seconds,
+        cpu_seconds=trained.training_cpu_seconds,
         steps=metrics["steps"],
         reached=reached,
     )
@@ -147,7 +161,7 @@ def warm(bench: Bench, task: Task, *, passages_before: float) -> Learned:
         kinds = [next(new) for _ in range(WARM_ROWS // 2)], [next(old) for _ in range(WARM_ROWS // 2)]
         _full_step(model, optimizer, kinds)
         spent, step = spent + time.process_time() - started, step + 1
-        if step % 10 == 0:
+        if step % CHECK_EVERY == 0:
             reached = _passes(model, task, passages_before)
     return task.learned(
         "warm full fine-tuning",
@@ -225,7 +239,7 @@ def main() -> None:
     for seed in seeds:
         task = Task(bench, seed)
         before = bench.score(None, task.passages)
-        for way in (shipped, warm):
+        for way in (same_gates, shipped, warm):
             done.append(way(bench, task, passages_before=before))
             print(f"seed {seed}, {done[-1].way}: {done[-1].cpu_seconds:.1f} CPU s", flush=True)
     baseline, commit = _recorded()
@@ -240,15 +254,21 @@ def main() -> None:
 def _document(
     done: Sequence[Learned], baseline: Learned, seeds: Sequence[int], commit: str
 ) -> dict[str, Any]:
-    ours = [each for each in done if each.way.startswith("shipped")]
+    ours = [each for each in done if each.way == "LoRA update"]
+    careful = [each for each in done if each.way == "LoRA update, old facts held"]
     others = [each for each in done if each.way.startswith("warm")]
     seconds = statistics.fmean(each.cpu_seconds for each in ours)
+    longer = statistics.fmean(each.cpu_seconds for each in careful)
     return {
         "seeds": list(seeds),
         "samples": {"facts": FACTS, "phrasings_taught": len(UPDATE_PHRASINGS), "passages": 128},
         "figures": {
             "speedup_vs_retrain": baseline.cpu_seconds / seconds,
             "speedup_vs_warm": statistics.fmean(each.cpu_seconds for each in others) / seconds,
+            "speedup_vs_retrain_old_facts_held": baseline.cpu_seconds / longer,
+            "speedup_vs_warm_old_facts_held": statistics.fmean(each.cpu_seconds for each in others) / longer,
+            "old_facts_after_lora_old_facts_held": statistics.fmean(each.old or 0.0 for each in careful),
+            "old_facts_after_warm": statistics.fmean(each.old or 0.0 for each in others),
             "retrain_recorded_at_commit": commit,
             "retrain_steps": baseline.steps,
             "retrain_cpu_seconds": baseline.cpu_seconds,
@@ -262,7 +282,7 @@ def _document(
             "accuracy_retrain": baseline.held_out,
             "passages_after_lora": statistics.fmean(each.passages or 0.0 for each in ours),
             "old_facts_after_lora": statistics.fmean(each.old or 0.0 for each in ours),
-            "gates_reached": all(each.reached for each in ours),
+            "gates_reached": all(each.reached for each in (*ours, *careful)),
         },
         "goals": GOALS,
         "runs": [vars(each) for each in (*done, baseline)],

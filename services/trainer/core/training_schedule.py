@@ -18,7 +18,7 @@ class SchedulePolicy:
     min_rows: int = 16
     """Waiting corrections of a domain that start a training."""
     least_rows: int = 4
-    """Fewer corrections of a domain are never trained but by an order: a stray one would bend a whole adapter to itself.
+    """Fewer corrections of a domain are trained by an order alone: a stray one would bend the adapter to itself.
 
     They wait for others, also while the domain's documents are refreshed. Never more than `min_rows`.
     """
