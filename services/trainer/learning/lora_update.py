@@ -106,7 +106,7 @@ class _Run:
         self._model, self._device = foundation.model, foundation.device
         self._material, self._settings, self._linears = material, settings, linears
         self._parameters: Mapping[str, nn.Parameter] = {
-            name: linear.weight for name, linear in linears.items()
+            name: linear.get_parameter("weight") for name, linear in linears.items()
         }
         self._clock, self._report = clock, report
         self._optimizer = torch.optim.AdamW(
@@ -284,7 +284,7 @@ def _adapted(
             if name.endswith((f".lora_A.{_NAME}", f".lora_B.{_NAME}")) and isinstance(module, nn.Linear)
         }
         if adapter is not None:
-            _start_from(adapter, {name: linear.weight for name, linear in linears.items()})
+            _start_from(adapter, {name: each.get_parameter("weight") for name, each in linears.items()})
         yield config, linears
     finally:
         model.unload()
