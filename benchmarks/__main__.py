@@ -17,6 +17,7 @@ NAMES = (
     "gatekeeper",
     "inference",
     "propagation",
+    "realdata",
     "rollback",
     "router",
     "swap_under_load",

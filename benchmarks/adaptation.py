@@ -1,15 +1,17 @@
 """How fast new facts are learned: `python -m benchmarks.adaptation [--quick] [--retrain]`.
 
 48 facts the foundation has never met, one domain. Every way of learning them stops at the same gates, looked at every
-few steps: 95 % exact closed-book answers in phrasings it did not train on, and answering from a passage at 95 % of what
-the foundation could before. Processor seconds of one process with one thread.
+five steps: 95 % exact closed-book answers in a phrasing it did not train on, and answering from a passage at 95 % of
+what the foundation could before. Processor seconds of one process with one thread; evaluations count in no row.
 
-- shipped: the LoRA update as the trainer makes it, with general replay and Fisher information; its evaluations count.
-- warm: every weight of the foundation trained on new facts and its own corpus, half and half; evaluations not counted.
+- LoRA update: the trainer's own, with general replay and Fisher information, stopped at these gates.
+- LoRA update, old facts held: the same as it is shipped; it goes on until the domain's old facts are held as well.
+- warm: every weight of the foundation trained on new facts and its own corpus, half and half.
 - retrain: the foundation's recipe from random weights on its corpus with the new facts in its bank (in every phrasing,
-  which makes it easier), until the gates hold; evaluations not counted. A quarter of an hour, so it runs only with
-  `--retrain`, for the first seed; else the shipped weights' own training log stands in (128 facts, no new ones).
+  which makes it easier). Some ten minutes, so it runs only with `--retrain`, for the first seed; other runs reuse its
+  record, `benchmarks/results/adaptation.retrain.json`, and say so.
 
+Settings of the update and of the warm fine-tuning were chosen on seed 41, which is in no result.
 Learning is fast because nothing is retrained, not because LoRA is faster than full fine-tuning: the warm row shows it.
 Writes `benchmarks/results/adaptation.json`.
 """
@@ -18,12 +20,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from benchmarks.learning_setup import (
+    ROOT,
     SEEDS,
     TINY,
     Bench,
@@ -46,13 +49,16 @@ from services.trainer.learning.replay_batches import Rows
 from services.trainer.learning.settings import LearningSettings
 from twinloop.foundation_training.corpus import HELD_OUT_PHRASINGS, UPDATE_PHRASINGS, bank
 from twinloop.foundation_training.samples import MAIN_MIX, Sample, stream
-from twinloop.foundation_training.train import Recipe, Row, train
+from twinloop.foundation_training.train import Recipe, train
 
 DOMAIN = "law"
 FACTS = 48
 LEARNED, KEPT = 0.95, 0.95
+CHECK_EVERY = 5
+"""Steps between two looks at the gates, for every way alike."""
+RECORD = "adaptation.retrain"
 WARM_RATE, WARM_ROWS, WARM_STEPS = 1e-3, 32, 200
-GOALS = {"speedup_vs_retrain": 15.0, "accuracy_lora": 0.95}
+GOALS = {"speedup_vs_retrain": 30.0, "speedup_vs_warm": 2.0, "accuracy_lora": 0.95}
 STOPPING, BLIND = HELD_OUT_PHRASINGS
 """Both are in no update; the first decides when to stop, the second nothing."""
 
@@ -108,13 +114,25 @@ class Task:
         )
 
 
+def same_gates(bench: Bench, task: Task, *, passages_before: float) -> Learned:
+    """The trainer's own update, stopped where the other ways stop."""
+    settings = replace(LearningSettings(), max_old_loss=1.0)
+    return _updated("LoRA update", settings, bench, task, passages_before)
+
+
 def shipped(bench: Bench, task: Task, *, passages_before: float) -> Learned:
-    """The trainer's own update."""
+    """The trainer's own update as it is shipped: it goes on until old facts are held, too."""
+    return _updated("LoRA update, old facts held", LearningSettings(), bench, task, passages_before)
+
+
+def _updated(
+    way: str, settings: LearningSettings, bench: Bench, task: Task, passages_before: float
+) -> Learned:
     general, _ = bench.general(DOMAIN)
     trained = bench.train(
         task.lesson,
         seed=task.seed,
-        settings=replace(LearningSettings(), target_exact_match=LEARNED),
+        settings=replace(settings, target_exact_match=LEARNED, evaluate_every=CHECK_EVERY),
         gate=Rows(closed=task.held_out),
         general=general,
     )
@@ -123,9 +141,9 @@ def shipped(bench: Bench, task: Task, *, passages_before: float) -> Learned:
         metrics["gate_exact_match"] >= LEARNED and bench.score(files, task.passages) >= KEPT * passages_before
     )
     return task.learned(
-        "shipped (LoRA)",
+        way,
         lambda examples: bench.score(files, examples),
-        cpu_seconds=trained.cpu_seconds,
+        cpu_seconds=trained.training_cpu_seconds,
         steps=metrics["steps"],
         reached=reached,
     )
@@ -143,7 +161,7 @@ def warm(bench: Bench, task: Task, *, passages_before: float) -> Learned:
         kinds = [next(new) for _ in range(WARM_ROWS // 2)], [next(old) for _ in range(WARM_ROWS // 2)]
         _full_step(model, optimizer, kinds)
         spent, step = spent + time.process_time() - started, step + 1
-        if step % 10 == 0:
+        if step % CHECK_EVERY == 0:
             reached = _passes(model, task, passages_before)
     return task.learned(
         "warm full fine-tuning",
@@ -155,57 +173,50 @@ def warm(bench: Bench, task: Task, *, passages_before: float) -> Learned:
 
 
 def retrained(task: Task, *, passages_before: float) -> Learned:
-    """The foundation's recipe from random weights, with the new facts in its bank, until the gates hold."""
-    reached: list[Row] = []
+    """The foundation's recipe from random weights, with the new facts in its bank, until the same gates hold."""
+    spent, steps = 0.0, 0
 
-    class Reached(Exception):
-        pass
+    def is_enough(step: int, cpu_seconds: float, model: Any) -> bool:
+        nonlocal spent, steps
+        spent, steps = cpu_seconds, step
+        if step % CHECK_EVERY:
+            return False
+        model.eval()
+        holds = _passes(model, task, passages_before)
+        if step % 200 == 0:
+            scores = [round(exact_match(model, rows) or 0.0, 3) for rows in (task.held_out, task.passages)]
+            print(
+                f"  retrain, step {step}: {cpu_seconds:.0f} CPU s, new facts and passages {scores}",
+                flush=True,
+            )
+        model.train()
+        return holds
 
-    def look(row: Row) -> None:
-        print(f"  retrain, step {row.step}: {row.cpu_seconds:.0f} CPU s, {row.scores}", flush=True)
-        reached.append(row)
-        if _row_passes(row.scores, passages_before):
-            raise Reached
-
-    try:
-        train(
-            Recipe(seed=task.seed),
-            Tokenizer.from_file(str(TINY / "tokenizer.json")),
-            [*bank(), *task.facts],
-            report=look,
-        )
-        held = False
-    except Reached:
-        held = True
-    last = reached[-1]
-    return Learned(
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    # The recipe's own evaluation, a work of seconds, is due at the very end alone.
+    recipe = Recipe(seed=task.seed, evaluate_every=10**6)
+    model = train(recipe, tokenizer, [*bank(), *task.facts], report=lambda _row: None, is_enough=is_enough)
+    return task.learned(
         "retrain from random weights",
-        task.seed,
-        last.cpu_seconds,
-        last.step,
-        held,
-        held_out=last.scores["closed_book"],
-        passages=last.scores["rag1"],
+        lambda examples: exact_match(model, examples) or 0.0,
+        cpu_seconds=spent,
+        steps=steps,
+        reached=_passes(model, task, passages_before),
     )
 
 
-def recorded(log: Path, *, passages_before: float) -> Learned:
-    """The first row of the shipped weights' training log at which the gates hold."""
-    lines = [line.strip("| ").split(" | ") for line in log.read_text().splitlines() if line.startswith("| ")]
-    header, rows = lines[0], [line for line in lines[1:] if line[0].isdigit()]
-    for cells in rows:
-        values = dict(zip(header, map(float, cells), strict=True))
-        if _row_passes(values, passages_before):
-            break
-    return Learned(
-        "retrain (recorded, shipped weights)",
-        42,
-        values["CPU s"],
-        int(values["step"]),
-        _row_passes(values, passages_before),
-        held_out=values["closed_book"],
-        passages=values["rag1"],
-    )
+def _retrain(bench: Bench) -> Learned:
+    """Really retrain for the first seed, and keep the outcome for runs that have no quarter of an hour."""
+    task = Task(bench, SEEDS[0])
+    done = retrained(task, passages_before=bench.score(None, task.passages))
+    write_result(RECORD, {"run": vars(done), "checks_every": CHECK_EVERY}, quick=False)
+    return done
+
+
+def _recorded() -> tuple[Learned, str]:
+    """The last real retrain and the commit it was made at; raises FileNotFoundError before the first."""
+    document = json.loads((ROOT / "benchmarks" / "results" / f"{RECORD}.json").read_text())
+    return Learned(**document["run"]), document["commit"]
 
 
 def main() -> None:
@@ -216,40 +227,50 @@ def main() -> None:
     parser.add_argument(
         "--retrain", action="store_true", help="really train from random weights (a quarter of an hour)"
     )
+    parser.add_argument("--retrain-only", action="store_true", help="the same, and nothing else")
     arguments = parser.parse_args()
-    seeds = SEEDS[:1] if arguments.quick else SEEDS
     bench = Bench()
+    if arguments.retrain or arguments.retrain_only:
+        _retrain(bench)
+    if arguments.retrain_only:
+        return
+    seeds = SEEDS[:1] if arguments.quick else SEEDS
     done: list[Learned] = []
     for seed in seeds:
         task = Task(bench, seed)
         before = bench.score(None, task.passages)
-        for way in (shipped, warm):
+        for way in (same_gates, shipped, warm):
             done.append(way(bench, task, passages_before=before))
             print(f"seed {seed}, {done[-1].way}: {done[-1].cpu_seconds:.1f} CPU s", flush=True)
-    if arguments.retrain:
-        baseline = retrained(Task(bench, SEEDS[0]), passages_before=before)
-    else:
-        baseline = recorded(TINY / "TRAINING.md", passages_before=before)
+    baseline, commit = _recorded()
+    print(f"the retrain is the one recorded at commit {commit[:12]}", flush=True)
     table(
         f"{FACTS} new facts, to {LEARNED:.0%} in phrasings not trained",
         [vars(each) for each in (*done, baseline)],
     )
-    write_result("adaptation", _document(done, baseline, seeds, arguments.retrain), quick=arguments.quick)
+    write_result("adaptation", _document(done, baseline, seeds, commit), quick=arguments.quick)
 
 
 def _document(
-    done: Sequence[Learned], baseline: Learned, seeds: Sequence[int], really: bool
+    done: Sequence[Learned], baseline: Learned, seeds: Sequence[int], commit: str
 ) -> dict[str, Any]:
-    ours = [each for each in done if each.way.startswith("shipped")]
+    ours = [each for each in done if each.way == "LoRA update"]
+    careful = [each for each in done if each.way == "LoRA update, old facts held"]
     others = [each for each in done if each.way.startswith("warm")]
     seconds = statistics.fmean(each.cpu_seconds for each in ours)
+    longer = statistics.fmean(each.cpu_seconds for each in careful)
     return {
         "seeds": list(seeds),
         "samples": {"facts": FACTS, "phrasings_taught": len(UPDATE_PHRASINGS), "passages": 128},
         "figures": {
             "speedup_vs_retrain": baseline.cpu_seconds / seconds,
             "speedup_vs_warm": statistics.fmean(each.cpu_seconds for each in others) / seconds,
-            "retrain_is_measured": really,
+            "speedup_vs_retrain_old_facts_held": baseline.cpu_seconds / longer,
+            "speedup_vs_warm_old_facts_held": statistics.fmean(each.cpu_seconds for each in others) / longer,
+            "old_facts_after_lora_old_facts_held": statistics.fmean(each.old or 0.0 for each in careful),
+            "old_facts_after_warm": statistics.fmean(each.old or 0.0 for each in others),
+            "retrain_recorded_at_commit": commit,
+            "retrain_steps": baseline.steps,
             "retrain_cpu_seconds": baseline.cpu_seconds,
             "lora_cpu_seconds": seconds,
             "warm_cpu_seconds": statistics.fmean(each.cpu_seconds for each in others),
@@ -261,7 +282,7 @@ def _document(
             "accuracy_retrain": baseline.held_out,
             "passages_after_lora": statistics.fmean(each.passages or 0.0 for each in ours),
             "old_facts_after_lora": statistics.fmean(each.old or 0.0 for each in ours),
-            "gates_reached": all(each.reached for each in ours),
+            "gates_reached": all(each.reached for each in (*ours, *careful)),
         },
         "goals": GOALS,
         "runs": [vars(each) for each in (*done, baseline)],
@@ -271,11 +292,6 @@ def _document(
 def _passes(model: Any, task: Task, passages_before: float) -> bool:
     learned = exact_match(model, task.held_out) or 0.0
     return learned >= LEARNED and (exact_match(model, task.passages) or 0.0) >= KEPT * passages_before
-
-
-def _row_passes(scores: Any, passages_before: float) -> bool:
-    closed = min(scores["closed_book"], scores["closed_book_held_out_phrasings"])
-    return bool(closed >= LEARNED and scores["rag1"] >= KEPT * passages_before)
 
 
 def _new_rows(task: Task) -> Iterator[Example]:

@@ -1,12 +1,15 @@
 """What updates forget, and what each defence is worth: `python -m benchmarks.forgetting [--quick]`.
 
 A. Eight updates of 16 facts, through the four domains twice. R[i][j] is the share of exact closed-book answers about
-   update j's facts after update i, over the phrasings taught and one that no update holds; every domain is asked under
-   the adapter that would serve it (routing is taken as right). Naive is one adapter for everything, fine-tuned on each
-   update alone; then each defence by itself, then the shipped combination.
+   update j's facts after update i, over the phrasings taught and one that no update holds. Every question is asked
+   under the adapter of the domain that the shipped router chooses for it, and once more under its own (an oracle).
+   Naive is one adapter for everything, fine-tuned on each update alone; then each defence by itself, then the shipped
+   combination.
 B. One domain, four updates of 16 facts, and a buffer that may hold 16 facts only: the honest, hard case.
-Every method gets the same number of steps and no early stop. Forgetting counts only where learning accuracy stays high:
-a strong penalty that learns nothing forgets nothing. Writes `benchmarks/results/forgetting.json`.
+Every method gets the same number of steps and no early stop; settings were chosen on seed 41, which is in no result.
+Forgetting counts only where learning accuracy stays high: a strong penalty that learns nothing forgets nothing.
+`reduction` is the smaller one of A by the shipped router and of B with every fact kept. Writes
+`benchmarks/results/forgetting.json` after every seed.
 """
 
 from __future__ import annotations
@@ -14,11 +17,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from benchmarks.learning_setup import SEEDS, Bench, bank_facts, new_facts, probe_facts, table, write_result
+from benchmarks.learning_setup import (
+    ROOT,
+    SEEDS,
+    Bench,
+    bank_facts,
+    new_facts,
+    probe_facts,
+    table,
+    write_result,
+)
 from services.trainer.core.replay_buffer import BufferState, ReplayPolicy, open_buffer
 from services.trainer.core.rows import ReplayRow
 from services.trainer.learning.dataset import Example
@@ -27,12 +39,16 @@ from services.trainer.learning.lora_update import Parent
 from services.trainer.learning.replay_batches import NO_ROWS, Rows
 from services.trainer.learning.settings import LearningSettings
 from twinloop.foundation_training.corpus import HELD_OUT_PHRASINGS, UPDATE_PHRASINGS, Fact
+from twinloop.routing.domain_choice import DomainChooser
+from twinloop.routing.rules import read_rules
 
 DOMAINS = ("law", "med", "fin", "gen")
 FACTS_PER_UPDATE = 16
-STEPS = 45
+STEPS = 25
+RULES = ROOT / "configs" / "rules.json"
+_SUMMARY = tuple(field.name for field in fields(Forgetting))
 ASKED = (*UPDATE_PHRASINGS, HELD_OUT_PHRASINGS[0])
-GOALS = {"reduction": 0.42, "learning_accuracy": 0.95}
+GOALS = {"reduction": 0.9, "reduction_bounded_buffer": 0.6, "learning_accuracy": 0.95}
 
 
 @dataclass(frozen=True)
@@ -50,20 +66,22 @@ class Method:
 
 NAIVE = Method("naive: one adapter, nothing else")
 SHIPPED = Method("shipped: all four", isolated=True, replay=True, ewc=True, general=True)
+ISOLATED = Method("adapter a domain alone", isolated=True)
 ACROSS = (
     NAIVE,
     Method("EWC alone", ewc=True),
     Method("replay alone", replay=True),
-    Method("adapter a domain alone", isolated=True),
+    ISOLATED,
     Method("adapter a domain, replay, EWC", isolated=True, replay=True, ewc=True),
     SHIPPED,
 )
+TIGHT = replace(SHIPPED, name="shipped, 16 facts kept", buffer_facts=16)
 BOUNDED = (
     NAIVE,
     Method("EWC alone", ewc=True),
     Method("replay, 16 facts kept", replay=True, buffer_facts=16),
-    Method("shipped, 16 facts kept", isolated=True, replay=True, buffer_facts=16, ewc=True, general=True),
-    Method("shipped, every fact kept", isolated=True, replay=True, ewc=True, general=True),
+    TIGHT,
+    SHIPPED,
 )
 
 
@@ -72,6 +90,9 @@ class Course:
     """One method over one series of updates."""
 
     summary: Forgetting
+    """Questions go where the shipped router sends them."""
+    oracle: Forgetting
+    """Questions go to their own domain."""
     matrix: list[list[float]]
     grounded: float
     """Answers from a passage, mean over the domains in the series, after the last update."""
@@ -86,6 +107,7 @@ class Course:
             "accuracy": self.summary.accuracy,
             "learning": self.summary.learning_accuracy,
             "forgetting": self.summary.forgetting,
+            "by oracle": self.oracle.forgetting,
             "BWT": self.summary.backward_transfer,
             "against naive": None if not reduced else -reduced,
             "passages": self.grounded,
@@ -103,7 +125,22 @@ def series(seed: int, domains: Sequence[str]) -> list[tuple[Fact, ...]]:
     return updates
 
 
-def course(bench: Bench, method: Method, updates: Sequence[Sequence[Fact]], *, seed: int) -> Course:
+class _Questions:
+    """What is asked about one update's facts, by the domain that a question is sent to."""
+
+    def __init__(self, bench: Bench, facts: Sequence[Fact], chooser: DomainChooser) -> None:
+        self.own: dict[str, tuple[Example, ...]] = {facts[0].domain: bench.closed(facts, ASKED)}
+        sent: dict[str, list[Example]] = {}
+        for fact in facts:
+            for phrasing in ASKED:
+                domain = chooser.choose(fact.questions()[phrasing])
+                sent.setdefault(domain, []).extend(bench.closed([fact], [phrasing]))
+        self.sent: dict[str, Sequence[Example]] = dict(sorted(sent.items()))
+
+
+def course(
+    bench: Bench, method: Method, updates: Sequence[Sequence[Fact]], *, seed: int, chooser: DomainChooser
+) -> Course:
     """Run the updates one after the other and ask about all earlier ones each time."""
     settings = LearningSettings(max_steps=STEPS, evaluate_every=STEPS + 1, evaluation_rows=1)
     settings = settings if method.ewc else replace(settings, ewc_lambda=0.0, fisher_samples=0)
@@ -111,8 +148,9 @@ def course(bench: Bench, method: Method, updates: Sequence[Sequence[Fact]], *, s
     buffers: dict[str, dict[str, Fact]] = {}
     states: dict[str, BufferState] = {}
     matrix: list[list[float]] = []
+    oracle: list[list[float]] = []
     spent = 0.0
-    asked = [bench.closed(facts, ASKED) for facts in updates]
+    questions = [_Questions(bench, facts, chooser) for facts in updates]
     for number, facts in enumerate(updates):
         slot = facts[0].domain if method.isolated else "all"
         seen, state = buffers.setdefault(slot, {}), states.setdefault(slot, BufferState())
@@ -128,12 +166,18 @@ def course(bench: Bench, method: Method, updates: Sequence[Sequence[Fact]], *, s
         adapters[slot] = trained.parent if method.ewc else Parent(trained.update.files)
         seen.update({fact.document_id: fact for fact in facts})
         open_buffer(ReplayPolicy(max_rows=method.buffer_facts, seed=seed), state).add(map(buffered, facts))
+        earlier = questions[: number + 1]
+        oracle.append([_answered(bench, method, adapters, each.own) for each in earlier])
+        # One adapter for everything answers alike wherever a question is sent.
         matrix.append(
-            [_asked(bench, method, adapters, updates[j][0].domain, asked[j]) for j in range(number + 1)]
+            [_answered(bench, method, adapters, each.sent) for each in earlier]
+            if method.isolated
+            else oracle[-1]
         )
     served = sorted({facts[0].domain for facts in updates})
     return Course(
         summary=forgetting_of(matrix),
+        oracle=forgetting_of(oracle),
         matrix=matrix,
         grounded=_mean_of(
             served, lambda d: _asked(bench, method, adapters, d, bench.grounded(probe_facts(d, 64)))
@@ -153,48 +197,61 @@ def main() -> None:
     quick = parser.parse_args().quick
     seeds = SEEDS[:1] if quick else SEEDS
     bench = Bench()
+    chooser = DomainChooser(read_rules(RULES.read_bytes(), name=RULES.name))
     across: dict[str, list[Course]] = {}
     bounded: dict[str, list[Course]] = {}
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         for methods, domains, found in ((ACROSS, DOMAINS * 2, across), (BOUNDED, ("law",) * 4, bounded)):
-            chosen = [methods[0], methods[-1] if methods is ACROSS else methods[-2]] if quick else methods
+            chosen = [method for method in methods if method in (NAIVE, SHIPPED, TIGHT)] if quick else methods
             updates = series(seed, domains)
             for method in chosen:
                 started = time.monotonic()
-                done = course(bench, method, updates, seed=seed)
+                done = course(bench, method, updates, seed=seed, chooser=chooser)
                 found.setdefault(method.name, []).append(done)
                 print(f"seed {seed}, {method.name}: {time.monotonic() - started:.0f} s", flush=True)
-    table(
-        f"A. eight updates of {FACTS_PER_UPDATE} facts over four domains, mean of {len(seeds)} seeds",
-        [_mean(courses).row(name, _mean(across[NAIVE.name])) for name, courses in across.items()],
-    )
-    table(
-        f"B. four updates of {FACTS_PER_UPDATE} facts in one domain, mean of {len(seeds)} seeds",
-        [_mean(courses).row(name, _mean(bounded[NAIVE.name])) for name, courses in bounded.items()],
-    )
-    write_result("forgetting", _document(across, bounded, seeds), quick=quick)
+        # After every seed: a run that is cut short has told what it knew.
+        write_result("forgetting", _document(across, bounded, seeds[: number + 1]), quick=quick)
+    for title, courses in (
+        (f"A. eight updates of {FACTS_PER_UPDATE} facts over four domains", across),
+        (f"B. four updates of {FACTS_PER_UPDATE} facts in one domain", bounded),
+    ):
+        naive = _mean(courses[NAIVE.name])
+        rows = [_mean(each).row(name, naive) for name, each in courses.items()]
+        table(f"{title}, mean of {len(seeds)} seeds", rows)
 
 
 def _document(
     across: Mapping[str, list[Course]], bounded: Mapping[str, list[Course]], seeds: Sequence[int]
 ) -> dict[str, Any]:
     naive, ours = _mean(across[NAIVE.name]), _mean(across[SHIPPED.name])
-    tight_naive, tight = _mean(bounded[NAIVE.name]), _mean(bounded["shipped, 16 facts kept"])
+    tight_naive, tight = _mean(bounded[NAIVE.name]), _mean(bounded[TIGHT.name])
+    roomy = _mean(bounded[SHIPPED.name])
+    isolated = _mean(across[ISOLATED.name]) if ISOLATED.name in across else None
     return {
         "seeds": list(seeds),
         "samples": {"facts_per_update": FACTS_PER_UPDATE, "questions_per_fact": len(ASKED), "steps": STEPS},
         "figures": {
-            "reduction": _reduction(ours, naive),
+            "reduction": min(_reduction(ours, naive), _reduction(roomy, tight_naive)),
+            "reduction_four_domains": _reduction(ours, naive),
+            "reduction_one_domain": _reduction(roomy, tight_naive),
+            "reduction_against_isolation_alone": None if isolated is None else _reduction(ours, isolated),
             "reduction_by_seed": [
                 _reduction(one, other)
                 for one, other in zip(across[SHIPPED.name], across[NAIVE.name], strict=True)
             ],
             "reduction_bounded_buffer": _reduction(tight, tight_naive),
+            "reduction_bounded_buffer_by_seed": [
+                _reduction(one, other)
+                for one, other in zip(bounded[TIGHT.name], bounded[NAIVE.name], strict=True)
+            ],
             "forgetting_naive": naive.summary.forgetting,
             "forgetting_ours": ours.summary.forgetting,
             "forgetting_naive_one_domain": tight_naive.summary.forgetting,
             "forgetting_ours_bounded_buffer": tight.summary.forgetting,
             "learning_accuracy": ours.summary.learning_accuracy,
+            "learning_accuracy_by_oracle": ours.oracle.learning_accuracy,
+            "forgetting_ours_by_oracle": ours.oracle.forgetting,
+            "average_accuracy_by_oracle": ours.oracle.accuracy,
             "learning_accuracy_bounded_buffer": tight.summary.learning_accuracy,
             "average_accuracy": ours.summary.accuracy,
             "average_accuracy_naive": naive.summary.accuracy,
@@ -204,6 +261,15 @@ def _document(
         "one_domain": {name: _mean(courses).row(name, tight_naive) for name, courses in bounded.items()},
         "matrices": {name: courses[0].matrix for name, courses in across.items()},
     }
+
+
+def _answered(
+    bench: Bench, method: Method, adapters: Mapping[str, Parent], sent: Mapping[str, Sequence[Example]]
+) -> float:
+    right = sum(
+        len(examples) * _asked(bench, method, adapters, domain, examples) for domain, examples in sent.items()
+    )
+    return right / sum(map(len, sent.values()))
 
 
 def _asked(
@@ -243,13 +309,12 @@ def _mean(courses: Sequence[Course]) -> Course:
     def of(pick: Any) -> float:
         return statistics.fmean(pick(each) for each in courses)
 
+    def mean(pick: Callable[[Course], Forgetting]) -> Forgetting:
+        return Forgetting(**{name: of(lambda each: getattr(pick(each), name)) for name in _SUMMARY})  # noqa: B023
+
     return Course(
-        summary=Forgetting(
-            accuracy=of(lambda each: each.summary.accuracy),
-            learning_accuracy=of(lambda each: each.summary.learning_accuracy),
-            forgetting=of(lambda each: each.summary.forgetting),
-            backward_transfer=of(lambda each: each.summary.backward_transfer),
-        ),
+        summary=mean(lambda each: each.summary),
+        oracle=mean(lambda each: each.oracle),
         matrix=courses[0].matrix,
         grounded=of(lambda each: each.grounded),
         bank=of(lambda each: each.bank),

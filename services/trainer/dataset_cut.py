@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.event import Domain
 from schemas.releases import OffsetRange
@@ -12,7 +12,7 @@ from services.trainer.core.effects import Effect
 from services.trainer.core.ledger_state import LoggedDocument, Run, TaughtRow, document_key
 from services.trainer.core.lifecycle import Ledger
 from services.trainer.core.selection import Selection, no_flaw, select_rows
-from services.trainer.core.training_schedule import StartTraining
+from services.trainer.core.training_schedule import ORDERED, StartTraining
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.settings import TrainerSection
 from services.trainer.token_budget import open_token_budget
@@ -57,8 +57,11 @@ class DatasetCutter:
         active = ledger.state.active
         assert active is not None, "a schedule starts nothing without an active release"
         documents, idle = self._documents(ledger, start, parent=active.release)
+        least = 1 if start.reason == ORDERED else self._settings.schedule_policy().floor
         selections = {
-            domain: self._select(ledger, domain, parent=active.release, now_ms=now_ms)
+            domain: _worth_training(
+                self._select(ledger, domain, parent=active.release, now_ms=now_ms), least=least
+            )
             for domain in start.domains
         }
         rows = tuple(
@@ -197,3 +200,8 @@ class DatasetCutter:
             OffsetRange(topic=topic, partition=partition, first=min(offsets), end=max(offsets) + 1)
             for (topic, partition), offsets in sorted(places.items())
         )
+
+
+def _worth_training(selection: Selection, *, least: int) -> Selection:
+    """The selection, or one that keeps nothing and so leaves its rows waiting where they are too few."""
+    return selection if len(selection.kept) >= least else replace(selection, kept=())

@@ -26,8 +26,10 @@ class ScheduleSettings(_Section):
 
     min_rows: int = Field(default=16, ge=1)
     """Waiting corrections of a domain that start a training."""
+    least_rows: int = Field(default=4, ge=1)
+    """Fewer corrections of a domain are not trained but by an order; they wait. Never more than `min_rows`."""
     max_age_s: float = Field(default=3600.0, gt=0)
-    """A correction that has waited this long starts one, however few there are."""
+    """A correction that has waited this long starts one, where at least `least_rows` wait."""
     min_documents: int = Field(default=1, ge=1)
     """Waiting document changes of a domain that refresh its index."""
     documents_delay_s: float = Field(default=30.0, ge=0)

@@ -86,11 +86,17 @@ def build_model(recipe: Recipe, tokenizer: Tokenizer) -> Model:
 
 
 def train(
-    recipe: Recipe, tokenizer: Tokenizer, bank: Sequence[Fact], *, report: Callable[[Row], None]
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    bank: Sequence[Fact],
+    *,
+    report: Callable[[Row], None],
+    is_enough: Callable[[int, float, Model], bool] | None = None,
 ) -> Model:
     """Run the recipe and return the trained model; `report` gets a row every `evaluate_every` steps.
 
-    The same recipe, CPU model and thread count give the same weights. CPU seconds exclude the evaluations.
+    `is_enough` is asked after every step (steps done, CPU seconds so far, the model) and ends the training early. The
+    same recipe, CPU model and thread count give the same weights. CPU seconds exclude the evaluations and `is_enough`.
     """
     model = build_model(recipe, tokenizer)
     optimizers = _optimizers(recipe, model)
@@ -103,6 +109,8 @@ def train(
         losses.append(loss)
         tokens += int(batch.ids.size)
         spent += time.process_time() - started
+        if is_enough is not None and is_enough(step + 1, spent, model):
+            break
         if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
             model.eval()
             scores = measure(model, tokenizer, bank, n=recipe.evaluation_size)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from schemas.event import Domain
 
+ORDERED = "command"
+"""The reason of a training that a person asked for."""
+
 
 @dataclass(frozen=True)
 class SchedulePolicy:
@@ -14,8 +17,13 @@ class SchedulePolicy:
 
     min_rows: int = 16
     """Waiting corrections of a domain that start a training."""
+    least_rows: int = 4
+    """Fewer corrections of a domain are trained by an order alone: a stray one would bend the adapter to itself.
+
+    They wait for others, also while the domain's documents are refreshed. Never more than `min_rows`.
+    """
     max_age_s: float = 3600.0
-    """A correction that has waited this long starts one, however few there are."""
+    """A correction that has waited this long starts one, where at least `least_rows` wait."""
     min_documents: int = 1
     """Waiting document changes of a domain that refresh its index ..."""
     documents_delay_s: float = 30.0
@@ -30,6 +38,11 @@ class SchedulePolicy:
     """Waiting corrections that then suffice."""
     cooldown_s: float = 0.0
     """Least time between the starts of two trainings."""
+
+    @property
+    def floor(self) -> int:
+        """The fewest corrections of a domain that are trained."""
+        return min(self.least_rows, self.min_rows)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ def decide(
         return None
     ordered = [domain for domain in sorted(commanded) if news[domain].rows or news[domain].documents]
     if ordered:
-        return StartTraining(tuple(ordered), "command")
+        return StartTraining(tuple(ordered), ORDERED)
     if readiness.is_paused or readiness.has_undecided_candidate:
         return None
     last = readiness.last_started_at
@@ -92,10 +105,11 @@ def decide(
 def _reason(policy: SchedulePolicy, news: DomainNews, now_ms: int) -> str | None:
     if news.rows >= policy.min_rows:
         return "rows"
-    if news.oldest_row_at is not None and now_ms - news.oldest_row_at >= policy.max_age_s * 1000:
-        return "age"
-    if news.rows >= policy.drift_min_rows and _has_drifted(policy, news):
-        return "drift"
+    if news.rows >= policy.floor:
+        if news.oldest_row_at is not None and now_ms - news.oldest_row_at >= policy.max_age_s * 1000:
+            return "age"
+        if news.rows >= policy.drift_min_rows and _has_drifted(policy, news):
+            return "drift"
     if news.oldest_document_at is not None and news.documents >= policy.min_documents:
         return "documents" if now_ms - news.oldest_document_at >= policy.documents_delay_s * 1000 else None
     return None

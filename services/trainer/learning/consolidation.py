@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import safetensors.torch
 import torch
@@ -16,20 +16,27 @@ Fisher = Mapping[str, torch.Tensor]
 
 
 def estimate_fisher(
-    parameters: Parameters, examples: Sequence[Example], *, backward: Callable[[Example], None]
+    linears: Mapping[str, nn.Linear],
+    groups: Iterable[Sequence[Example]],
+    *,
+    backward: Callable[[Sequence[Example]], None],
 ) -> dict[str, torch.Tensor]:
-    """Diagonal of the empirical Fisher information: mean squared single-example gradient, scaled to mean 1.
+    """Diagonal of the empirical Fisher information of the layers' weights: mean squared single-example gradient.
 
-    `backward` adds one example's gradient to the parameters. The scale makes lambda mean the same for every update.
+    `backward` runs a group of examples through the model and back from their summed loss, in batch-first tensors; every
+    example's own gradient is the product of its layer inputs and output gradients, so that one pass serves a group. The
+    result is scaled to mean 1, which makes lambda mean the same for every update.
     """
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for example in examples:
-        _forget_gradients(parameters)
-        backward(example)
-        for name, parameter in parameters.items():
-            if parameter.grad is not None:
-                total[name].addcmul_(parameter.grad, parameter.grad)
-    _forget_gradients(parameters)
+    total = {name: torch.zeros_like(linear.weight, dtype=torch.float32) for name, linear in linears.items()}
+    watches = [linear.register_forward_hook(_squares_into(total[name])) for name, linear in linears.items()]
+    try:
+        for group in groups:
+            backward(group)
+    finally:
+        for watch in watches:
+            watch.remove()
+        for linear in linears.values():
+            linear.weight.grad = None
     count = sum(value.numel() for value in total.values())
     mean = sum(float(value.double().sum()) for value in total.values()) / max(count, 1)
     return {name: value / mean if mean > 0 else value for name, value in total.items()}
@@ -77,6 +84,17 @@ def fisher_from_bytes(data: bytes, parameters: Parameters) -> dict[str, torch.Te
     return {name: value.to(parameters[name].device) for name, value in tensors.items()}
 
 
-def _forget_gradients(parameters: Parameters) -> None:
-    for parameter in parameters.values():
-        parameter.grad = None
+def _squares_into(total: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+    """A forward hook that adds each example's squared weight gradient to `total` once the output's is known."""
+
+    def watch(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        x = inputs[0].detach()
+
+        def add(gradient: torch.Tensor) -> None:
+            each = torch.bmm(gradient.float().transpose(1, 2), x.float())
+            total.add_(each.square_().sum(0))
+
+        if output.requires_grad:
+            output.register_hook(add)  # type: ignore[no-untyped-call]
+
+    return watch

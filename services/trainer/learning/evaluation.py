@@ -11,6 +11,9 @@ import torch
 
 from services.trainer.learning.dataset import Example
 
+_FORWARD_TOKENS = 128
+"""What a forward and backward costs however short its rows are, in tokens of the shipped foundation."""
+
 
 @dataclass(frozen=True)
 class Padded:
@@ -52,16 +55,26 @@ def answer_logits(model: Any, batch: Padded) -> torch.Tensor:
 
 
 def by_length(examples: Sequence[Example], *, max_tokens: int) -> Iterator[list[int]]:
-    """Indices in groups of similar length whose padded size stays within `max_tokens`."""
+    """Indices in groups of similar length whose padded size stays within `max_tokens`.
+
+    The cheapest such grouping: padding costs what it adds, and every group what a forward costs however short it is.
+    """
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].tokens))
-    group: list[int] = []
-    for index in order:
-        if group and (len(group) + 1) * len(examples[index].tokens) > max_tokens:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+    cheapest, start_of = [0], [0]
+    for end in range(1, len(order) + 1):
+        longest = len(examples[order[end - 1]].tokens)
+        first = min(end - 1, max(0, end - max_tokens // longest))
+        cost, start = min(
+            (cheapest[start] + (end - start) * longest + _FORWARD_TOKENS, start)
+            for start in range(first, end)
+        )
+        cheapest.append(cost)
+        start_of.append(start)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[start_of[end] : end])
+        end = start_of[end]
+    yield from reversed(groups)
 
 
 def exact_matches(model: Any, examples: Sequence[Example], *, max_tokens: int = 4096) -> list[bool]:

@@ -21,6 +21,7 @@ from services.trainer.learning.dataset import Example, TrainingRow, build_exampl
 from services.trainer.learning.lora_update import Diverged, Material, Parent, Report, Update, train_update
 from services.trainer.learning.replay_batches import Rows
 from services.trainer.learning.settings import LearningSettings, settings_from
+from services.trainer.learning.stopwatch import Stopwatch
 from twinloop.errors import ArtifactError, ConfigError
 from twinloop.model_runtime.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from twinloop.model_runtime.foundation import Foundation, FoundationSpec, load_foundation
@@ -105,6 +106,12 @@ def run_job(job: Job, *, report: Report) -> None:
         raise ConfigError(f"rows: domains {wrong} stand in an update of {job.domain}")
     report({"event": "started", "job_digest": job.digest})
     started, cpu_started = time.monotonic(), time.process_time()
+    stopwatch = Stopwatch(time.process_time)
+
+    def watched(event: Mapping[str, Any]) -> None:
+        stopwatch(event)
+        report(event)
+
     foundation = load_foundation(job.foundation)
     material = _material(foundation, job)
     update = train_update(
@@ -114,10 +121,11 @@ def run_job(job: Job, *, report: Report) -> None:
         seed=job.seed,
         clock=time.monotonic,
         parent=job.parent,
-        report=report,
+        report=watched,
     )
     spent = {
         "cpu_seconds": round(time.process_time() - cpu_started, 3),
+        "training_cpu_seconds": round(stopwatch.training, 3),
         "seconds": round(time.monotonic() - started, 3),
     }
     _write(job, update, spent)

@@ -84,10 +84,8 @@ def train_update(
     """
     with torch.random.fork_rng(devices=[] if foundation.device.type == "cpu" else None):
         torch.manual_seed(seed)
-        with _adapted(foundation, parent, settings) as (config, parameters):
-            run = _Run(
-                foundation, material, settings=settings, parameters=parameters, clock=clock, report=report
-            )
+        with _adapted(foundation, parent, settings) as (config, linears):
+            run = _Run(foundation, material, settings=settings, linears=linears, clock=clock, report=report)
             fisher = None if parent is None or parent.fisher is None else parent.fisher
             return run.update(config, seed=seed, parent_fisher=fisher)
 
@@ -101,15 +99,18 @@ class _Run:
         material: Material,
         *,
         settings: LearningSettings,
-        parameters: dict[str, nn.Parameter],
+        linears: Mapping[str, nn.Linear],
         clock: Callable[[], float],
         report: Report,
     ) -> None:
         self._model, self._device = foundation.model, foundation.device
-        self._material, self._settings, self._parameters = material, settings, parameters
+        self._material, self._settings, self._linears = material, settings, linears
+        self._parameters: Mapping[str, nn.Parameter] = {
+            name: linear.get_parameter("weight") for name, linear in linears.items()
+        }
         self._clock, self._report = clock, report
         self._optimizer = torch.optim.AdamW(
-            list(parameters.values()),
+            list(self._parameters.values()),
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -118,13 +119,13 @@ class _Run:
     def update(self, config: AdapterConfig, *, seed: int, parent_fisher: bytes | None) -> Update:
         known = consolidation.fisher_from_bytes(parent_fisher, self._parameters) if parent_fisher else None
         anchor = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self._report({"event": "adapted"})
         before = self._scores()
         self._report({"event": "measured", **before})
         losses, stopped = self._train(seed, before=before, anchor=anchor, fisher=known)
-        new = consolidation.estimate_fisher(
-            self._parameters, self._fisher_examples(), backward=self._backward_one
-        )
+        new = consolidation.estimate_fisher(self._linears, self._fisher_groups(), backward=self._backward_sum)
         fisher = consolidation.consolidated(known, new, decay=self._settings.fisher_decay)
+        self._report({"event": "consolidated"})
         return Update(
             files=adapter_files(Adapter(config, _factors(self._parameters))),
             fisher=consolidation.fisher_to_bytes(fisher),
@@ -176,7 +177,7 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * rate_factor(self._settings, number)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward([*step.closed], [*step.grounded])
+        loss = self._backward([*step.closed, *step.grounded])
         if not math.isfinite(loss):
             raise Diverged(f"loss is {loss} at step {number + 1}; lower learning_rate or look at the rows")
         if fisher is not None and self._settings.ewc_lambda > 0:
@@ -185,19 +186,18 @@ class _Run:
         self._optimizer.step()
         return loss
 
-    def _backward(self, *kinds: list[Example]) -> float:
+    def _backward(self, examples: Sequence[Example]) -> float:
         """Accumulate the mean loss per answer token over separately padded forwards; returns it."""
-        count = sum(example.answer_tokens for kind in kinds for example in kind)
+        count = sum(example.answer_tokens for example in examples)
         total = 0.0
-        for kind in kinds:
-            for group in by_length(kind, max_tokens=self._settings.tokens_per_forward):
-                loss = self._summed_loss([kind[index] for index in group]) / count
-                torch.autograd.backward(loss)
-                total += float(loss.detach())
+        for group in by_length(examples, max_tokens=self._settings.tokens_per_forward):
+            loss = self._summed_loss([examples[index] for index in group]) / count
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
         return total
 
-    def _backward_one(self, example: Example) -> None:
-        torch.autograd.backward(self._summed_loss([example]))
+    def _backward_sum(self, examples: Sequence[Example]) -> None:
+        torch.autograd.backward(self._summed_loss(examples))
 
     def _summed_loss(self, examples: Sequence[Example]) -> torch.Tensor:
         batch = padded(examples, self._device)
@@ -237,9 +237,11 @@ class _Run:
         }
         return exact_match(self._model, spread(pools[name], self._settings.evaluation_rows))
 
-    def _fisher_examples(self) -> list[Example]:
+    def _fisher_groups(self) -> Iterator[list[Example]]:
         new = self._material.new
-        return spread(new.closed or new.grounded, self._settings.fisher_samples)
+        chosen = spread(new.closed or new.grounded, self._settings.fisher_samples)
+        for group in by_length(chosen, max_tokens=self._settings.tokens_per_forward):
+            yield [chosen[index] for index in group]
 
 
 def rate_factor(settings: LearningSettings, step: int) -> float:
@@ -260,8 +262,8 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
 @contextlib.contextmanager
 def _adapted(
     foundation: Foundation, parent: Parent | None, settings: LearningSettings
-) -> Iterator[tuple[AdapterConfig, dict[str, nn.Parameter]]]:
-    """Put a trainable adapter into the model for the time of the block."""
+) -> Iterator[tuple[AdapterConfig, dict[str, nn.Linear]]]:
+    """Put a trainable adapter into the model for the time of the block; yields its layers by parameter name."""
     adapter = None if parent is None else parse_adapter(parent.files)
     config = _config(foundation, settings) if adapter is None else adapter.config
     lora = peft.LoraConfig(
@@ -276,14 +278,14 @@ def _adapted(
     )
     model = peft.get_peft_model(foundation.model, lora, adapter_name=_NAME)
     try:
-        parameters = {
-            name.removeprefix("base_model.model.").replace(f".{_NAME}.weight", ""): parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
+        linears = {
+            name.removeprefix("base_model.model.").removesuffix(f".{_NAME}"): module
+            for name, module in model.named_modules()
+            if name.endswith((f".lora_A.{_NAME}", f".lora_B.{_NAME}")) and isinstance(module, nn.Linear)
         }
         if adapter is not None:
-            _start_from(adapter, parameters)
-        yield config, parameters
+            _start_from(adapter, {name: each.get_parameter("weight") for name, each in linears.items()})
+        yield config, linears
     finally:
         model.unload()
         if hasattr(foundation.model, "peft_config"):

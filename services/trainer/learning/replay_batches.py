@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,11 @@ def steps(new: Rows, replay: Rows, general: Rows, *, settings: LearningSettings,
 def _plan(
     new: Rows, replay: Rows, general: Rows, settings: LearningSettings
 ) -> list[tuple[Sequence[Example], int]]:
-    """(pool, rows per step), closed and grounded in turn, for new, replay and general."""
+    """(pool, rows per step), closed and grounded in turn, for new, replay and general.
+
+    A step never holds a row twice only to be full, and long rows make it shorter: then every origin shrinks alike, and
+    the proportions stay.
+    """
     rehearsed = round(settings.batch_size * settings.replay_share) if len(replay) else 0
     plan: list[tuple[Sequence[Example], int]] = []
     for rows, count in ((new, settings.batch_size - rehearsed), (replay, rehearsed)):
@@ -57,7 +62,21 @@ def _plan(
         (general.closed, settings.general_closed if general.closed else 0),
         (general.grounded, settings.general_grounded if general.grounded else 0),
     ]
-    return plan
+    scale = min(1.0, _fill(plan[:2]), settings.tokens_per_step / max(1.0, _tokens(plan)))
+    return [(pool, min(len(pool), max(1, round(count * scale))) if count else 0) for pool, count in plan]
+
+
+def _fill(plan: Sequence[tuple[Sequence[Example], int]]) -> float:
+    """The share of the planned rows that are there."""
+    planned = sum(count for _, count in plan)
+    return sum(min(len(pool), count) for pool, count in plan) / planned if planned else 1.0
+
+
+def _tokens(plan: Sequence[tuple[Sequence[Example], int]]) -> float:
+    """Tokens that a step of this plan has on average."""
+    return sum(
+        count * statistics.fmean(len(example.tokens) for example in pool) for pool, count in plan if count
+    )
 
 
 def _grounded_count(rows: Rows, count: int, share: float) -> int:

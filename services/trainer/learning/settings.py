@@ -22,14 +22,14 @@ class LearningSettings:
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
-    warm_up_steps: int = 10
+    warm_up_steps: int = 3
     final_rate_share: float = 0.1
     """The cosine ends at this share of `learning_rate`."""
     clip_norm: float = 1.0
     max_steps: int = 60
     max_seconds: float | None = None
     """Stop at the next step after this many seconds; such a run cannot be repeated to the same bytes."""
-    evaluate_every: int = 10
+    evaluate_every: int = 5
     """Steps between looks at the gate."""
     target_exact_match: float = 0.95
     """Stop early once gate and update rows reach this ..."""
@@ -47,19 +47,29 @@ class LearningSettings:
     """Closed-book rows of the general replay per step, on top of `batch_size`."""
     general_grounded: int = 4
     """Rows with passage of the general replay per step, on top of `batch_size`."""
-    ewc_lambda: float = 0.005
+    ewc_lambda: float = 0.03
     """Weight of (lambda / 2) * sum F * (theta - parent)^2, F normalised to mean 1; 0 switches it off."""
     fisher_samples: int = 64
     """Single-example gradients that estimate the Fisher information."""
     fisher_decay: float = 0.95
     """What of the parent's Fisher information stays (online EWC, arXiv 1805.06370)."""
+    tokens_per_step: int = 2048
+    """Tokens of a step, without padding, on average: where rows are longer a step has fewer of every kind."""
     tokens_per_forward: int = 8192
     """Padded tokens per forward; a larger step accumulates gradients over several."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 autocast on CUDA that has it, else float32."""
 
     def __post_init__(self) -> None:
-        whole = ("rank", "max_steps", "evaluate_every", "batch_size", "evaluation_rows", "tokens_per_forward")
+        whole = (
+            "rank",
+            "max_steps",
+            "evaluate_every",
+            "batch_size",
+            "evaluation_rows",
+            "tokens_per_step",
+            "tokens_per_forward",
+        )
         for name in whole:
             if getattr(self, name) < 1:
                 raise ConfigError(f"settings: {name} must be at least 1")

@@ -65,6 +65,29 @@ def test_a_correction_is_also_taught_from_the_passage_it_cites(make_bench: MakeB
     assert row["passage"] == "The notice period of contract Velmo is 42 days."
 
 
+def test_a_stray_correction_waits_while_documents_are_refreshed_and_is_trained_with_others(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(trainer={"schedule": {"documents_delay_s": 3.0, "least_rows": 4}})
+    bench.genesis()
+    bench.start()
+    bench.give(bench.feedback(1, "Seat of contract Velmo?", "Oslo [law-0001]"))
+    bench.wait_status({"fb-0001": "accepted"})
+    put(bench, bench.document("law-0009", "A rule that is new."))
+
+    refreshed = bench.proposal()
+    assert refreshed.evidence.feedback_ids == ()
+    assert refreshed.release.adapters == bench.release(bench.first).release.adapters
+
+    bench.decide("promote", refreshed.release_id)
+    for number in (2, 3, 4):
+        bench.give(
+            bench.feedback(number, f"Seat of contract Belmo{number}?", f"Rome {number} [law-000{number}]")
+        )
+    trained = bench.proposal(2)
+    assert sorted(trained.evidence.feedback_ids) == ["fb-0001", "fb-0002", "fb-0003", "fb-0004"]
+
+
 def test_an_operators_order_trains_what_waits_and_a_strangers_does_not(make_bench: MakeBench) -> None:
     bench = make_bench(trainer={"schedule": {"min_rows": 100}})
     bench.genesis()

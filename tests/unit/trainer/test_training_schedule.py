@@ -18,6 +18,7 @@ from services.trainer.core.training_schedule import (
 NOW = 1_000_000_000
 POLICY = SchedulePolicy(
     min_rows=8,
+    least_rows=1,
     max_age_s=60,
     documents_delay_s=10,
     drift_min_ratings=10,
@@ -113,3 +114,24 @@ def test_several_domains_that_are_due_train_in_one_run() -> None:
     }
 
     assert ask(news) == StartTraining(("fin", "law"), "documents+rows")
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [(3, None), (4, "age")],
+)
+def test_too_few_corrections_wait_however_old_they_are(rows: int, reason: str | None) -> None:
+    policy = replace(POLICY, least_rows=4, drift_min_rows=1)
+    news = DomainNews(rows=rows, oldest_row_at=0, ratings=10, down_ratings=10)
+
+    assert ask({"med": news}, policy=policy) == (StartTraining(("med",), reason) if reason else None)
+
+
+def test_the_floor_is_never_above_the_number_that_starts_a_training() -> None:
+    assert replace(POLICY, min_rows=2, least_rows=4).floor == 2
+
+
+def test_an_order_trains_however_few_wait() -> None:
+    news: dict[Domain, DomainNews] = {"med": DomainNews(rows=1, oldest_row_at=NOW)}
+
+    assert ask(news, commanded=frozenset(("med",)), policy=replace(POLICY, least_rows=4)) is not None

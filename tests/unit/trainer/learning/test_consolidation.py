@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import safetensors.torch
 import torch
@@ -22,19 +24,28 @@ def _parameters() -> dict[str, nn.Parameter]:
     return {"a": nn.Parameter(torch.tensor([1.0, 2.0])), "b": nn.Parameter(torch.tensor([3.0]))}
 
 
-def test_fisher_is_the_mean_squared_single_example_gradient_scaled_to_mean_one() -> None:
-    parameters = _parameters()
-    gradients = iter([(1.0, 0.0), (2.0, 0.0), (2.0, 1.0)])
+def test_fisher_of_a_group_is_the_mean_squared_single_example_gradient_scaled_to_mean_one() -> None:
+    torch.manual_seed(1)
+    linears = {"a": nn.Linear(3, 2, bias=False), "b": nn.Linear(2, 4, bias=False)}
+    inputs = torch.randn(len(EXAMPLES), 5, 3)
 
-    def backward(example: Example) -> None:
-        first, last = next(gradients)
-        torch.autograd.backward((parameters["a"][0] * first) + (parameters["b"][0] * last))
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(linears["b"](torch.tanh(linears["a"](chosen)))).square().sum()
 
-    fisher = estimate_fisher(parameters, EXAMPLES, backward=backward)
-    # Sums of squares are 9, 0 and 1: their mean is 10 / 3.
-    assert torch.allclose(fisher["a"], torch.tensor([2.7, 0.0]))
-    assert torch.allclose(fisher["b"], torch.tensor([0.3]))
-    assert all(parameter.grad is None for parameter in parameters.values())
+    def backward(group: Sequence[Example]) -> None:
+        torch.autograd.backward(loss(inputs[[int(example.row_id) for example in group]]))
+
+    squares = {name: torch.zeros_like(linear.weight) for name, linear in linears.items()}
+    for number in range(len(EXAMPLES)):
+        weights = [linear.weight for linear in linears.values()]
+        for square, gradient in zip(
+            squares.values(), torch.autograd.grad(loss(inputs[[number]]), weights), strict=True
+        ):
+            square += gradient**2
+    mean = sum(float(square.sum()) for square in squares.values()) / 14
+    fisher = estimate_fisher(linears, [EXAMPLES[:2], EXAMPLES[2:]], backward=backward)
+    assert all(torch.allclose(fisher[name], squares[name] / mean, rtol=1e-4) for name in linears)
+    assert all(linear.weight.grad is None for linear in linears.values())
 
 
 def test_the_pull_back_is_the_gradient_of_the_quadratic_penalty() -> None:

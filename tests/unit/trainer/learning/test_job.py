@@ -44,7 +44,7 @@ def _run(path: Path) -> list[Mapping[str, Any]]:
 def test_a_job_writes_its_files_and_a_result_that_names_them(foundation_folder: Path, tmp_path: Path) -> None:
     events = _run(_write_job(tmp_path, foundation_folder))
     result = json.loads((tmp_path / "out" / RESULT).read_bytes())
-    assert [event["event"] for event in events][:2] == ["started", "measured"]
+    assert [event["event"] for event in events][:3] == ["started", "adapted", "measured"]
     assert events[-1]["event"] == "finished"
     assert set(result["files"]) == {
         "adapter/adapter_config.json",

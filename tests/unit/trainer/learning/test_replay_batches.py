@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 from services.trainer.learning.dataset import Example
@@ -45,9 +46,28 @@ def test_without_a_buffer_the_new_rows_fill_the_batch() -> None:
 
 
 def test_rows_that_all_show_a_passage_are_learned_from_it() -> None:
-    step = _first(_rows("new", 0, 4))
+    step = _first(_rows("new", 0, 16))
     assert _counts(step) == {"new-grounded": 16}
     assert step.closed == ()
+
+
+def test_few_new_rows_make_a_small_step_of_the_same_proportions() -> None:
+    step = _first(_rows("new", 6), _rows("old", 20), _rows("general", 9, 9))
+    assert _counts(step) == {"new-closed": 6, "old-closed": 2, "general-closed": 2, "general-grounded": 1}
+
+
+def test_a_step_of_long_rows_has_fewer_of_every_origin() -> None:
+    long = Rows(closed=tuple(Example(f"new-closed-{n}", (1,) * 400, 1) for n in range(20)))
+    step = next(
+        steps(
+            long,
+            _rows("old", 20),
+            _rows("general", 9, 9),
+            settings=replace(SETTINGS, tokens_per_step=2400),
+            seed=1,
+        )
+    )
+    assert _counts(step) == {"new-closed": 6, "old-closed": 2, "general-closed": 1, "general-grounded": 1}
 
 
 def test_no_row_is_left_out_of_a_pass() -> None:
