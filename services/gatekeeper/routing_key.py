@@ -17,6 +17,9 @@ from twinloop.routing.store import Installed, InstallMode, RoutingStore
 from twinloop.signing import KeyRing, verify_document
 
 
+UNPROVEN = "the store did not prove that it is durable"
+
+
 @dataclass(frozen=True)
 class Expected:
     """What the log knows about the routing key."""
@@ -44,7 +47,7 @@ class RoutingKey:
         took_us = max(0, self._clock.now_us() - begun)
         epoch = winner.state.epoch
         if isinstance(result, Installed):
-            detail = "" if result.durable else "the store did not prove that it is durable"
+            detail = "" if result.durable else UNPROVEN
             return Applied(
                 epoch=epoch, result="installed", started_at_us=begun, took_us=took_us, detail=detail
             )
