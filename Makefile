@@ -32,7 +32,8 @@ up: $(READY) ## start an installation and keep it running; PROFILE=kafka for a r
 	$(BIN)/twinloop up --profile $(PROFILE)
 
 test: $(READY) ## all tests; real Kafka and Redis included where they can run
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults and not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not faults and alone"
 
 test-unit: $(READY) ## only the fast tests of the pure parts
 	$(BIN)/python -m pytest tests/unit

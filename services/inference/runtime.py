@@ -23,6 +23,9 @@ from twinloop.retrieval.embedder_choice import build_embedder
 from twinloop.retrieval.remembering_embedder import RememberingEmbedder
 from twinloop.signing import KeyRing
 
+_USERS_TURN_S = 0.05
+"""Left free after each question of a warm-up: the engine's lock is not fair."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -85,9 +88,10 @@ def _verify(ring: KeyRing, message: bytes, block: SignatureBlock) -> None:
 class _WarmUp:
     """Answers made-up questions with a release before users' come: the first one of a process is worked in for longer.
 
-    What the libraries choose and allocate for a shape of batch they keep, so that every size is tried once a domain;
-    without it the first seconds of full traffic are ten times slower than those that follow. Each release is asked
-    questions of its own, full batches of them: memory that lay idle may have been taken back, the embedder's too.
+    What the libraries choose and allocate for a shape of batch they keep, so that sizes up to the largest are tried;
+    without it the first seconds of full traffic are ten times slower than those that follow. Each later release is
+    asked a question a domain, one at a time: memory that lay idle may have been taken back, the embedder's too, but
+    users are being answered meanwhile and wait for no more than one such question.
     """
 
     def __init__(self, engine: AnswerEngine, *, batch_max: int) -> None:
@@ -95,11 +99,21 @@ class _WarmUp:
         self._is_cold = True
 
     def __call__(self, ready: ReadyRelease) -> None:
-        sizes = range(1, self._batch_max + 1) if self._is_cold else (self._batch_max,)
-        self._is_cold = False
-        for size in sizes:
-            for words in (1, 12):
-                self._engine.answer(_made_up(ready, size=size, words=words))
+        is_cold, self._is_cold = self._is_cold, False
+        if is_cold:
+            for size in _sizes(self._batch_max):
+                for words in (1, 12):
+                    self._engine.answer(_made_up(ready, size=size, words=words))
+            return
+        for words in (1, 6):
+            for asked in _made_up(ready, size=len(DOMAINS), words=words):
+                self._engine.answer([asked])
+                time.sleep(_USERS_TURN_S)
+
+
+def _sizes(most: int) -> list[int]:
+    """Powers of two below `most`, and `most`."""
+    return [*(1 << power for power in range((most - 1).bit_length())), most]
 
 
 def _made_up(ready: ReadyRelease, *, size: int, words: int) -> list[Asked]:

@@ -8,7 +8,7 @@ import pytest
 
 from twinloop.demo.run import DemoPlan, run_demo
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.live_system import Accounting, LiveSystem, Load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.alone, pytest.mark.faults]
 
 
 def start(live: LiveSystem) -> None:

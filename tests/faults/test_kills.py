@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.live_system import LiveSystem, Load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.alone]
 SERVICES = ("router", "inference", "gatekeeper", "trainer")
 
 

@@ -14,7 +14,7 @@ from tests.fixtures.live_system import Accounting, LiveSystem, Load, now_ms
 from tests.fixtures.tcp_proxy import Mode
 from twinloop.routing.store import Installed
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.alone, pytest.mark.faults]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from twinloop.demo.material import Question
 from twinloop.demo.scoring import is_right
-from twinloop.stack.installation import Installation
+from twinloop.stack.installation import ONE_THREAD, Installation
 from twinloop.stack.program import run_module
 
 Mode = Literal["full", "closed-book", "bare"]
@@ -70,7 +70,7 @@ def probe_releases(
     arguments += [argument for release in releases for argument in ("--release", release)]
     arguments += [argument for mode in modes for argument in ("--mode", mode)]
     arguments += ["--questions", str(path)]
-    environment = {"OMP_NUM_THREADS": "1", **installation.plan.environment.get("inference", {})}
+    environment = {**ONE_THREAD, **installation.plan.environment.get("inference", {})}
     printed = run_module("services.inference.probe", arguments, timeout_s=300, environment=environment)
     lines: dict[tuple[str, Mode], list[str]] = {}
     for line in printed.splitlines():

@@ -287,7 +287,10 @@ class _Story:
         dead = self._dead_letters()
         decisions = self._log.decisions
         stopped = [each["kind"] in ("reject", "abort") for each in self._report["harmful_candidates"]]
-        as_meant = [each["kind"] == each["expected"] for each in self._report["harmful_candidates"]]
+        # Where the harm shows is made sure of for the synthetic world alone; in real text it shows where it may.
+        as_meant = self._plan.data is not None or all(
+            each["kind"] == each["expected"] for each in self._report["harmful_candidates"]
+        )
         self._report |= {
             **counts,
             "dead_letters": dead,
@@ -306,7 +309,7 @@ class _Story:
                 }
                 for each in decisions
             ],
-            "harmful_candidate_stopped": bool(stopped) and all(stopped) and all(as_meant),
+            "harmful_candidate_stopped": bool(stopped) and all(stopped) and as_meant,
             "harm_tried": self._material.exam_harm is not None or self._material.canary_harm is not None,
             "policy_digest": decisions[-1].policy,
             "policy_overrides": POLICY_OVERRIDES,

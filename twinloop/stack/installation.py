@@ -34,6 +34,10 @@ KEYS: Mapping[str, tuple[Role, ...]] = {
 TRAINER_NICENESS = 10
 """On one machine learning must not take time from answering."""
 
+ONE_THREAD: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""For whatever computes vectors: another number gives other last bits, and two threads that wait for each other on a
+busy machine have taken minutes for what one does in seconds."""
+
 EMBEDDED_ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
     "router": {"TWINLOOP_ROUTER__BATCH_INTERVAL_MS": "20", "TWINLOOP_ROUTER__COMMIT_INTERVAL_MS": "25"}
 }
@@ -143,7 +147,9 @@ class Installation:
         admin.ensure_topics(self.topics.specs(), replication_factor=self.topics.settings.replication_factor)
         home.profile.write_text(yaml.safe_dump(self._profile(), sort_keys=False), encoding="utf-8")
         self.bootstrap_release = make_first_release(
-            self.config_files("trainer"), self.plan.documents, self.plan.environment.get("trainer", {})
+            self.config_files("trainer"),
+            self.plan.documents,
+            {**ONE_THREAD, **self.plan.environment.get("trainer", {})},
         )
         self._say(f"first release {self.bootstrap_release[:12]}")
 
@@ -199,8 +205,7 @@ class Installation:
             module=f"services.{service}",
             configs=self.config_files(service),
             environment={
-                "OMP_NUM_THREADS": "1",
-                "MKL_NUM_THREADS": "1",
+                **ONE_THREAD,
                 "TWINLOOP_INSTANCE": instance,
                 "TWINLOOP_TELEMETRY__PORT": str(port),
                 **of_profile,

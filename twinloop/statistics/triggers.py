@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from twinloop.errors import ConfigError
 
 from . import latency
@@ -33,6 +35,9 @@ class TriggerPolicy:
     """Expected number of window updates between false alarms at the very limit."""
     stale_ttl_s: float = 120.0
     """How long without traffic before the watch is called blind; it says so and fires nothing."""
+    min_windows: int = 1
+    """Windows with bad outcomes that an alarm needs, since its evidence was last nil: what one stall delays arrives
+    together, and the detector takes outcomes for independent."""
 
     def __post_init__(self) -> None:
         for name in ("error_max", "toxicity_max"):
@@ -40,6 +45,8 @@ class TriggerPolicy:
                 raise ConfigError(
                     f"rollback triggers: {name} must lie between 0 and 0.75; correct the configuration"
                 )
+        if self.min_windows < 1:
+            raise ConfigError("rollback triggers: min_windows must be at least 1; correct the configuration")
         if self.p95_ms <= 0 or self.alarm <= 1 or self.stale_ttl_s <= 0:
             raise ConfigError(
                 "rollback triggers: p95_ms, alarm and stale_ttl_s must be positive (alarm above 1)"
@@ -73,6 +80,8 @@ class TriggerState:
     """Trigger name to (n, x) since the start, for the record."""
     fired: str | None = None
     fired_at: float | None = None
+    bad_windows: Mapping[str, int] = field(default_factory=dict)
+    """Trigger name to windows with bad outcomes since its evidence was last nil; kept where an alarm needs several."""
 
     @classmethod
     def begin(cls, policy: TriggerPolicy, *, now: float) -> TriggerState:
@@ -87,7 +96,9 @@ class TriggerState:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
+        several = {"bad_windows": dict(sorted(self.bad_windows.items()))} if self.bad_windows else {}
         return {
+            **several,
             "started_at": self.started_at,
             "detectors": {name: state.to_json() for name, state in sorted(self.detectors.items())},
             "fresh_at": self.fresh_at,
@@ -106,6 +117,7 @@ class TriggerState:
             counts={name: (pair[0], pair[1]) for name, pair in data["counts"].items()},
             fired=data["fired"],
             fired_at=data["fired_at"],
+            bad_windows=dict(data.get("bad_windows", {})),
         )
 
 
@@ -116,16 +128,29 @@ def watch(policy: TriggerPolicy, state: TriggerState, tally: WindowTally, now: f
         return state
     seen = _seen(policy, arm)
     detectors, counts, fired = dict(state.detectors), dict(state.counts), state.fired
+    bad = dict(state.bad_windows)
     for name, spec in trigger_specs(policy).items():
         n, x = seen[name]
         if n <= 0:
             continue
         detectors[name] = detect(spec, detectors[name], n, x)
         counts[name] = (counts[name][0] + n, counts[name][1] + x)
-        if fired is None and bool(is_alarm(spec, detectors[name])):
+        if policy.min_windows > 1:
+            was_nil = bool(np.all(state.detectors[name].log_m <= 0.0))
+            bad[name] = (0 if was_nil else bad.get(name, 0)) + (x > 0)
+        is_seen_enough = policy.min_windows == 1 or bad[name] >= policy.min_windows
+        if fired is None and is_seen_enough and bool(is_alarm(spec, detectors[name])):
             fired = name
     fired_at = now if fired is not None and state.fired is None else state.fired_at
-    return replace(state, detectors=detectors, counts=counts, fresh_at=now, fired=fired, fired_at=fired_at)
+    return replace(
+        state,
+        detectors=detectors,
+        counts=counts,
+        fresh_at=now,
+        fired=fired,
+        fired_at=fired_at,
+        bad_windows=bad,
+    )
 
 
 def _seen(policy: TriggerPolicy, arm: ArmTally) -> dict[str, tuple[float, float]]:

@@ -149,6 +149,14 @@ class GatePolicy(Section):
                 del document[key]
         return document
 
+    @field_serializer("rollback")
+    def rollback_without_later_keys(self, rollback: TriggerPolicy) -> dict[str, Any]:
+        """As for `canary`."""
+        document = asdict(rollback)
+        if rollback.min_windows == TriggerPolicy.min_windows:
+            del document["min_windows"]
+        return document
+
     @model_validator(mode="after")
     def is_not_contradictory(self) -> GatePolicy:
         whole_ramp_s = self.ramp.min_step_s * (len(self.ramp.basis_points) - 1)

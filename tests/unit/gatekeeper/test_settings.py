@@ -28,6 +28,7 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
     later = {
         "canary": replace(GatePolicy().canary, baseline_units=1000, silent_shadow="hold"),
         "promote": PromotePolicy(force_approvers=2, partial=True),
+        "rollback": replace(GatePolicy().rollback, min_windows=3),
     }
     assert shipped == GatePolicy().model_copy(update=later)
 

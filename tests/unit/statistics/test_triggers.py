@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,3 +102,31 @@ def test_impossible_limits_are_refused() -> None:
         TriggerPolicy(error_max=15.0)
     with pytest.raises(ValueError, match="limit < rates"):
         ECusumSpec(0.3, (0.2,))
+
+
+def test_one_stall_alone_is_no_reason_to_go_back() -> None:
+    policy = replace(POLICY, min_windows=3)
+    state = TriggerState.begin(policy, now=0.0)
+    for second in range(1, 40):
+        state = watch(policy, state, window(30, ms=2500.0 if second in (9, 10) else 60.0), float(second))
+    assert judge_triggers(policy, state, 40.0).reason_code == "quiet"
+    assert judge_triggers(POLICY, state, 40.0).rows[1].evidence < POLICY.alarm
+
+
+def test_slowness_that_stays_is_seen_in_the_third_window() -> None:
+    policy = replace(POLICY, min_windows=3)
+    state, alarmed = TriggerState.begin(policy, now=0.0), []
+    for second in range(1, 10):
+        state = watch(policy, state, window(30, ms=60.0 if second < 5 else 2500.0), float(second))
+        if judge_triggers(policy, state, float(second)).is_fired:
+            alarmed.append(second)
+    assert alarmed[0] == 7
+
+
+def test_the_windows_of_an_earlier_stall_do_not_count_once_its_evidence_is_gone() -> None:
+    policy = replace(POLICY, min_windows=3)
+    state = TriggerState.begin(policy, now=0.0)
+    for second in range(1, 400):
+        state = watch(policy, state, window(30, ms=2500.0 if second in (9, 10, 390) else 60.0), float(second))
+    assert judge_triggers(policy, state, 400.0).reason_code == "quiet"
+    assert TriggerState.from_json(json.loads(json.dumps(state.to_json()))).to_json() == state.to_json()
