@@ -16,7 +16,6 @@ from twinloop.errors import ConfigError, SignatureError
 from twinloop.routing.store import Installed, InstallMode, RoutingStore
 from twinloop.signing import KeyRing, verify_document
 
-
 UNPROVEN = "the store did not prove that it is durable"
 
 
