@@ -1,5 +1,5 @@
 # Two images from one file; the command picks the service.
-#   lean   router, gatekeeper, command line: no torch (about 250 MB)
+#   lean   router, gatekeeper, API, command line: no torch (about 250 MB)
 #   model  inference, trainer: torch, transformers, peft, faiss
 # docker build --target lean -t twinloop:lean .    docker build --target model -t twinloop:model .
 FROM python:3.12.12-slim-bookworm AS base
@@ -8,7 +8,9 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN pip install --no-cache-dir uv==0.13.9 \
     && useradd --create-home --uid 10001 twinloop \
     && install -d -o twinloop -g twinloop -m 0700 /var/lib/twinloop \
-       /var/lib/twinloop/keys /var/lib/twinloop/state /var/lib/twinloop/cache
+       /var/lib/twinloop/keys /var/lib/twinloop/state /var/lib/twinloop/cache \
+       /var/lib/twinloop/handed/router /var/lib/twinloop/handed/gatekeeper /var/lib/twinloop/handed/inference \
+       /var/lib/twinloop/handed/trainer /var/lib/twinloop/handed/api
 WORKDIR /app
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY schemas schemas
@@ -17,7 +19,7 @@ COPY services services
 COPY configs configs
 
 FROM base AS lean
-RUN uv pip install --system --no-cache --constraint requirements.lock ".[gatekeeper]"
+RUN uv pip install --system --no-cache --constraint requirements.lock ".[gatekeeper,api]"
 USER twinloop
 CMD ["twinloop", "--help"]
 

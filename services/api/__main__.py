@@ -56,7 +56,7 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
             clock,
         )
         stack.callback(follower.close)
-        lag = LagWatch(settings.kafka, topics, follower, every_s=section.lag_every_s)
+        lag = LagWatch(settings.kafka, topics, follower, metrics=metrics, every_s=section.lag_every_s)
         stack.callback(lag.close)
         producer = IdempotentProducer(settings.kafka)
         stack.callback(producer.close, 5.0)

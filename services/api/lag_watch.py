@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from services.api.core.read_model import GroupLag as Behind
 from services.api.follower import Follower
+from services.api.metrics import ApiMetrics
 from twinloop.bus.lag import GroupLag
 from twinloop.bus.settings import KafkaSettings
 from twinloop.errors import Transient
@@ -26,12 +27,19 @@ _log = get_logger(__name__)
 
 
 class LagWatch:
-    """Keeps the read model's lag current until closed."""
+    """Keeps the read model's and the metrics' lag current until closed."""
 
     def __init__(
-        self, kafka: KafkaSettings, topics: TopicCatalogue, follower: Follower, *, every_s: float
+        self,
+        kafka: KafkaSettings,
+        topics: TopicCatalogue,
+        follower: Follower,
+        *,
+        metrics: ApiMetrics,
+        every_s: float,
     ) -> None:
-        self._kafka, self._topics, self._follower, self._every_s = kafka, topics, follower, every_s
+        self._kafka, self._topics, self._follower = kafka, topics, follower
+        self._metrics, self._every_s = metrics, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
 
@@ -54,7 +62,9 @@ class LagWatch:
                     found = self._ask(groups)
                 except Transient as error:
                     _log.warning("lag_unknown", reason=str(error))
+                    self._metrics.behind(())
                 else:
+                    self._metrics.behind(found)
                     with self._follower.model() as model:
                         model.set_lag(found)
                 self._stop.wait(self._every_s)

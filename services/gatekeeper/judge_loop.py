@@ -25,6 +25,7 @@ from services.gatekeeper.core.effects import (
 from services.gatekeeper.core.fold import duties, fold
 from services.gatekeeper.core.policy import policy_change
 from services.gatekeeper.core.probes import ProbeSet
+from services.gatekeeper.core.readiness import ready_workers
 from services.gatekeeper.core.state import Examining, JudgeState
 from services.gatekeeper.core.turn import decision_digest
 from services.gatekeeper.decision_log import DecisionLog, Winner
@@ -32,7 +33,7 @@ from services.gatekeeper.gate_log import GateLog, Producer
 from services.gatekeeper.metrics import GatekeeperMetrics
 from services.gatekeeper.probe_run import ChooserOf, ProbeRun
 from services.gatekeeper.release_checks import BlobCheckRunner
-from services.gatekeeper.routing_key import Expected, RoutingKey
+from services.gatekeeper.routing_key import UNPROVEN, Expected, RoutingKey
 from services.gatekeeper.settings import GatekeeperSection
 from twinloop.bus.records import Record
 from twinloop.clock import Clock
@@ -126,6 +127,7 @@ class JudgeLoop:
         for record in self._inputs.read_to_end(timeout_s):
             self._fold(record)
         self.is_caught_up = True
+        self._show()
         _log.info(
             "caught_up", offset=self.state.offset, epoch=self.state.routing.epoch if self.state.routing else 0
         )
@@ -190,8 +192,14 @@ class JudgeLoop:
             # Also where it was refused: what stands in the way is seen in Redis and answered by a new decision.
             epoch = max(gate_input.body.epoch, self.state.applied_epoch)
             self._unapplied = {e: winner for e, winner in self._unapplied.items() if e > epoch}
-        if effects:
-            self._parts.metrics.folded(self.state)
+            if gate_input.body.result == "installed":
+                self._parts.metrics.in_force(is_durable=gate_input.body.detail != UNPROVEN)
+        if effects or (isinstance(gate_input.body, Tick) and record.offset >= self._live_from):
+            self._show()
+
+    def _show(self) -> None:
+        self._parts.metrics.folded(self.state)
+        self._parts.metrics.workers(ready_workers(self.state))
 
     def _note(self, effect: Effect, *, offset: int, number: int) -> None:
         is_live = offset >= self._live_from
@@ -201,9 +209,12 @@ class JudgeLoop:
                 decision = effect.decision
                 self._parts.metrics.decided(decision)
                 _log.info("decision", kind=decision.kind, epoch=decision.epoch, line=decision.line)
-        elif not (is_live and self.is_leader):
+            return
+        if isinstance(effect, PublishProgress):
+            self._parts.metrics.judged(effect.progress)
+        if not (is_live and self.is_leader):
             return  # People were told when it happened.
-        elif isinstance(effect, PublishProgress):
+        if isinstance(effect, PublishProgress):
             self._parts.decisions.publish_progress(effect.progress)
             _log.info("progress", phase=effect.progress.phase, line=effect.progress.line)
         elif isinstance(effect, Audit):

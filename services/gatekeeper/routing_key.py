@@ -16,6 +16,8 @@ from twinloop.errors import ConfigError, SignatureError
 from twinloop.routing.store import Installed, InstallMode, RoutingStore
 from twinloop.signing import KeyRing, verify_document
 
+UNPROVEN = "the store did not prove that it is durable"
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -44,7 +46,7 @@ class RoutingKey:
         took_us = max(0, self._clock.now_us() - begun)
         epoch = winner.state.epoch
         if isinstance(result, Installed):
-            detail = "" if result.durable else "the store did not prove that it is durable"
+            detail = "" if result.durable else UNPROVEN
             return Applied(
                 epoch=epoch, result="installed", started_at_us=begun, took_us=took_us, detail=detail
             )

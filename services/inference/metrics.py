@@ -27,6 +27,12 @@ class InferenceMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.labels = Counter(
+            "twinloop_labelled_answers",
+            "Answers by the toxicity classifier's label, toxic or clean.",
+            ["domain", "slot", "purpose", "label"],
+            registry=registry,
+        )
         self.epoch = Gauge(
             "twinloop_inference_epoch", "Routing epoch this worker acts on.", registry=registry
         )
@@ -54,3 +60,7 @@ class InferenceMetrics:
         outcome = produced.error.kind if produced.error else "answered"
         self.answers.labels(stamp.domain, stamp.slot, stamp.purpose, outcome).inc()
         self.duration.labels(stamp.domain, stamp.slot).observe(max(0, milliseconds) / 1000)
+
+    def labelled(self, stamp: Stamp, *, is_toxic: bool) -> None:
+        label = "toxic" if is_toxic else "clean"
+        self.labels.labels(stamp.domain, stamp.slot, stamp.purpose, label).inc()

@@ -196,7 +196,8 @@ class InferenceWorker:
         now_ms = self._clock.now_ms()
         ended = [(routed, _in_time(routed, produced, now_ms)) for routed, produced in ended]
         outgoing = [*unreadable, *self._forwardings(plan, unconfirmed=unconfirmed)]
-        outgoing += self._endings(ended, now_ms=now_ms, unconfirmed=unconfirmed)
+        judged = self._judged([produced for _, produced in ended])
+        outgoing += self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
         if self._has_moved(batch, state):
             self._metrics.redecided.inc()
             self._stream.abort()
@@ -204,7 +205,7 @@ class InferenceWorker:
         for each in outgoing:
             self._stream.send(each)
         self._stream.commit()
-        self._count(ended, plan)
+        self._count(ended, judged, plan)
 
     def _has_moved(self, batch: Sequence[RoutedQuery], state: RoutingState) -> bool:
         """Read once more before the commit: work decided under an epoch that no longer holds is not committed."""
@@ -267,9 +268,13 @@ class InferenceWorker:
         return stamp.forwarded(forwarding.assignment, domain=domain, unconfirmed=unconfirmed)
 
     def _endings(
-        self, ended: Sequence[tuple[RoutedQuery, Produced]], *, now_ms: int, unconfirmed: bool
+        self,
+        ended: Sequence[tuple[RoutedQuery, Produced]],
+        judged: Sequence[Judged | None],
+        *,
+        now_ms: int,
+        unconfirmed: bool,
     ) -> list[Outgoing]:
-        judged = self._judged([produced for _, produced in ended])
         outgoing: list[Outgoing] = []
         rows = []
         for (routed, produced), verdict in zip(ended, judged, strict=True):
@@ -314,10 +319,14 @@ class InferenceWorker:
         )
         return issue_receipt(receipt, self._signer)
 
-    def _count(self, ended: Sequence[tuple[RoutedQuery, Produced]], plan: Plan) -> None:
+    def _count(
+        self, ended: Sequence[tuple[RoutedQuery, Produced]], judged: Sequence[Judged | None], plan: Plan
+    ) -> None:
         self._metrics.forwarded.inc(len(plan.forward))
-        for routed, produced in ended:
+        for (routed, produced), verdict in zip(ended, judged, strict=True):
             self._metrics.answered(routed.stamp, produced, self._clock.now_ms() - routed.stamp.assigned_at)
+            if verdict is not None:
+                self._metrics.labelled(routed.stamp, is_toxic=verdict.label)
 
     def _say_readiness(self, *, force: bool = False, stopping: bool = False) -> None:
         ready, problems = tuple(sorted(self._shelf.ready)), self._preparer.problems

@@ -8,6 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _TRAINING_SECONDS = (1, 2, 5, 10, 20, 40, 60, 120, 300, 600, 1800)
 
+OUTCOMES = ("proposed", "failed")
+READ_TOPICS = ("feedback", "documents", "decisions", "commands")
+
 
 class TrainerMetrics:
     """One set a process."""
@@ -45,6 +48,11 @@ class TrainerMetrics:
         self._dead_letters = Counter(
             "twinloop_trainer_dead_letters", "Records that could not be read.", ("topic",), registry=registry
         )
+        # A series has to be there at 0 before its first rise, or `increase` does not see that one.
+        for outcome in OUTCOMES:
+            self._training.labels(outcome)
+        for topic in READ_TOPICS:
+            self._dead_letters.labels(topic)
 
     def feedback(self, *, domain: str | None, disposition: str, reason: str | None) -> None:
         """One status; of a reason only its code counts, what follows a colon names single rows."""

@@ -5,8 +5,10 @@ No Docker engine is needed: what `docker compose config` would check is checked 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -15,17 +17,21 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from services.api.settings import ApiSettings
 from services.gatekeeper.settings import GatekeeperSettings
 from services.inference.settings import InferenceSettings
 from services.router.settings import RouterSettings
 from services.trainer.settings import TrainerSettings
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import ServiceSettings, load_settings
+from twinloop.signing import create_keys, load_signer
+from twinloop.stack.installation import KEYS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SETTINGS: dict[str, type[ServiceSettings]] = {
+    "api": ApiSettings,
     "router": RouterSettings,
     "inference": InferenceSettings,
     "trainer": TrainerSettings,
@@ -34,6 +40,12 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 OURS = {name: entry for name, entry in SERVICES.items() if str(entry["image"]).startswith("twinloop:")}
 ONE_SHOTS = {name for name, entry in SERVICES.items() if entry.get("restart") == "no"}
+PROFILES = {
+    "obs": {"prometheus", "grafana"},
+    "chaos": {"toxiproxy"},
+    "gpu": {"inference-blue-gpu", "inference-green-gpu"},
+}
+KEYS_FOLDER = "/var/lib/twinloop/keys"
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 each_of_ours = pytest.mark.parametrize("name", sorted(OURS))
 
@@ -128,7 +140,12 @@ def test_ports_are_open_on_this_machine_only_and_each_once() -> None:
 def test_a_published_port_is_the_one_its_process_listens_on(name: str) -> None:
     telemetry = yaml.safe_load((ROOT / "configs/profiles/compose.yaml").read_text())["telemetry"]
     inside = {int(port.split(":")[2]) for port in SERVICES[name].get("ports", [])}
-    assert inside <= {telemetry["port"]}
+    served = (
+        {telemetry["port"], ApiSettings.model_fields["api"].default.port}
+        if name == "api"
+        else {telemetry["port"]}
+    )
+    assert inside <= served
     assert telemetry["host"] == "0.0.0.0"
     if name not in ONE_SHOTS:
         assert f"127.0.0.1:{telemetry['port']}/readyz" in SERVICES[name]["healthcheck"]["test"][-1]
@@ -137,7 +154,7 @@ def test_a_published_port_is_the_one_its_process_listens_on(name: str) -> None:
 def test_images_of_others_are_pinned() -> None:
     images = [str(entry["image"]) for name, entry in SERVICES.items() if name not in OURS]
     images += [image for image in re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) if ":" in image]
-    assert len(images) >= 5
+    assert len(images) >= 8
     for image in images:
         assert re.search(r":v?\d+\.\d+\.\d+\b|:\d+\.\d+\.\d+|@sha256:", image), f"{image} is not pinned"
 
@@ -165,7 +182,8 @@ def test_every_config_file_is_in_the_image_or_written_by_init(name: str) -> None
     for file in config_files(name):
         if file.startswith("/"):
             assert file == written
-            assert "init" in SERVICES[name]["depends_on"]
+            assert "keys" in SERVICES[name]["depends_on"]
+            assert "init" in SERVICES["keys"]["depends_on"]
         else:
             assert (ROOT / file).is_file()
             assert file.startswith("configs/")
@@ -190,7 +208,7 @@ def test_no_secret_has_a_default() -> None:
     assert all(rest.startswith(":?") for _, rest in secrets)
     for entry in SERVICES.values():
         for name, value in entry.get("environment", {}).items():
-            if re.search(r"KEY|PASSWORD|SECRET|AUTH", name):
+            if re.search(r"KEY|PASSWORD|SECRET|AUTH", name) and not name.startswith("GF_AUTH_"):
                 assert re.match(r"\$\{\w+:\?", str(value)), f"{name} is written out"
 
 
@@ -206,6 +224,10 @@ def test_every_volume_is_declared_and_belongs_to_the_user_of_the_image() -> None
     for entry in SERVICES.values():
         for mount in entry.get("volumes", []):
             volume, folder = mount.split(":")[:2]
+            if volume.startswith("./"):
+                assert (ROOT / volume).is_dir(), volume
+                assert mount.endswith(":ro")
+                continue
             assert volume in COMPOSE["volumes"]
             if entry["image"].startswith("twinloop:"):
                 made = re.search(r"install -d -o twinloop .*", DOCKERFILE.replace("\\\n", " "))
@@ -275,3 +297,94 @@ def test_ci_runs_what_the_contributing_page_says() -> None:
     assert min(job["strategy"]["matrix"]["python"], key=lambda text: int(text.split(".")[1])) == "3.10"
     local = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make ")]
     assert local == ["make check", "make test"]
+
+
+def test_the_core_has_no_profile_and_the_others_add_what_they_say() -> None:
+    found: dict[str, set[str]] = {}
+    for name, entry in SERVICES.items():
+        for profile in entry.get("profiles", ()):
+            found.setdefault(profile, set()).add(name)
+    assert found == PROFILES
+    core = {name for name, entry in SERVICES.items() if "profiles" not in entry}
+    assert core >= {"router", "inference-blue", "inference-green", "trainer", "gatekeeper", "api"}
+    for name in core:
+        assert set(SERVICES[name].get("depends_on", {})) <= core, f"{name} waits for what may not be there"
+
+
+def test_no_running_service_mounts_another_one_s_keys() -> None:
+    mounted = {
+        name: [mount for mount in entry.get("volumes", []) if f":{KEYS_FOLDER}" in mount]
+        for name, entry in OURS.items()
+    }
+    for name, mounts in mounted.items():
+        owner = next((each for each in SETTINGS if name.startswith(each)), None)
+        if owner is not None:
+            assert [mount.split(":")[0] for mount in mounts] == [f"{owner}-keys"], name
+            # The API's folder takes its token file too.
+            assert mounts[0].endswith(":ro") is (owner != "api"), name
+    assert {name for name, mounts in mounted.items() if any(m.startswith("all-keys:") for m in mounts)} == {
+        "init",
+        "keys",
+    }
+
+
+def test_each_service_is_handed_the_key_it_signs_with_and_no_other(tmp_path: Path) -> None:
+    """The very line that compose runs, in folders of this test."""
+    made, handed = tmp_path / "keys", tmp_path / "handed"
+    create_keys(made, KEYS)
+    for service in SETTINGS:
+        (handed / service).mkdir(parents=True)
+    (handed / "api" / "tokens.yaml").write_text("kept")
+    shell, flags, script = words("keys")
+    line = (
+        script.replace("$$", "$")
+        .replace(KEYS_FOLDER, str(made))
+        .replace("/var/lib/twinloop/handed", str(handed))
+    )
+    assert "/var/lib" not in line
+    subprocess.run([shell, flags, line], check=True, timeout=20)
+    found = {service: sorted(os.listdir(handed / service)) for service in SETTINGS}
+    assert found == {
+        "router": ["public.yaml"],
+        "gatekeeper": ["gatekeeper-1.pem", "public.yaml"],
+        "inference": ["inference-1.pem", "public.yaml"],
+        "trainer": ["public.yaml", "trainer-1.pem"],
+        "api": ["approver-1.pem", "approver-2.pem", "operator-1.pem", "public.yaml", "tokens.yaml"],
+    }
+    for service, names in found.items():
+        for key in (name for name in names if name.endswith(".pem")):
+            assert load_signer(handed / service, Path(key).stem)
+    volumes = [mount.split(":")[:2] for mount in SERVICES["keys"]["volumes"][1:]]
+    assert volumes == [
+        [f"{each}-keys", f"/var/lib/twinloop/handed/{each}"]
+        for each in ("router", "gatekeeper", "inference", "trainer", "api")
+    ]
+
+
+def test_redis_is_told_only_to_those_who_read_the_routing_key() -> None:
+    told = {
+        name for name, entry in OURS.items() if "TWINLOOP_REDIS__PASSWORD" in entry.get("environment", {})
+    }
+    assert all(name.startswith(("router", "gatekeeper", "inference")) for name in told)
+    assert not {"trainer", "api", "init", "keys"} & told
+
+
+def test_every_service_of_the_core_is_scraped() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    targets = set(scraped["static_configs"][0]["targets"])
+    assert targets == {
+        f"{name}:9100" for name in OURS if name not in ONE_SHOTS and "profiles" not in OURS[name]
+    }
+
+
+def test_the_proxy_stands_before_redis() -> None:
+    (proxy,) = yaml.safe_load((ROOT / "deploy/toxiproxy/proxies.json").read_text())
+    assert proxy["upstream"].split(":")[0] in SERVICES
+    assert f"redis://toxiproxy:{proxy['listen'].split(':')[1]}/0" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_nobody_can_log_in_to_grafana() -> None:
+    told = SERVICES["grafana"]["environment"]
+    assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert told["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert told["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"

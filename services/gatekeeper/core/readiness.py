@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.event import SLOTS, Sha256
+from schemas.event import SLOTS, Sha256, Slot
 from schemas.gate_inputs import ReadinessSeen
 from services.gatekeeper.core.policy import ReadinessPolicy
 from services.gatekeeper.core.state import JudgeState, Worker
@@ -67,6 +67,24 @@ def preparedness(state: JudgeState, policy: ReadinessPolicy, release: Sha256) ->
         silent=silent,
         is_hopeless=len(live) > 0 and len(live) - broken < wanted,
     )
+
+
+def ready_workers(state: JudgeState) -> dict[Slot, int]:
+    """By slot: live inference workers that can answer at once with the release their slot holds."""
+    routing, policy = state.routing, state.policy
+    if routing is None or policy is None:
+        return {}
+    live_ms = policy.readiness.live_s * 1000
+    return {
+        slot: sum(
+            worker.service == "inference"
+            and worker.slot == slot
+            and state.now - worker.seen_at <= live_ms
+            and routing.releases[slot] in worker.releases
+            for worker in state.workers.values()
+        )
+        for slot in SLOTS
+    }
 
 
 def _named(name: str, worker: Worker, release: Sha256) -> str:

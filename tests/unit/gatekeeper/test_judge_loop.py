@@ -104,6 +104,7 @@ class Place:
         self.ring = KeyRing.load(path)
 
     def judge(self, name: str = "gatekeeper-0", *, is_leader: bool = True, **section: Any) -> JudgeLoop:
+        self.shown = CollectorRegistry()
         log = GateLog(self.bus, topic=TOPICS.name("gate-inputs"), name=name, session="s", clock=self.clock)
         parts = JudgeParts(
             open_inputs=lambda offset: Tail(self.bus.log("gate-inputs"), offset),
@@ -126,7 +127,7 @@ class Place:
             producer=self.bus,
             topics=TOPICS,
             checkpoint=Checkpoint(self.folder / f"{name}.checkpoint"),
-            metrics=GatekeeperMetrics(CollectorRegistry()),
+            metrics=GatekeeperMetrics(self.shown),
             clock=self.clock,
             new_incarnation=lambda: INCARNATION,
             bootstrap=lambda: (BOOT, digest("rules")),
@@ -152,6 +153,10 @@ class Place:
                 release=GOOD, parent=BOOT, rules=digest("r"), proposed_by="trainer-1", verdict="valid"
             )
         )
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """What the last judge made shows."""
+        return self.shown.get_sample_value(name, labels)
 
     def in_redis(self) -> RoutingState:
         assert self.redis.value is not None
@@ -390,3 +395,43 @@ def test_judges_that_read_the_same_log_have_equal_states(place: Place) -> None:
 def _read_its_own_last_words(judge: JudgeLoop) -> None:
     judge.is_leader = False
     judge.step(0)
+
+
+def test_metrics_say_who_is_ready_which_slot_serves_and_that_a_write_is_not_proven_durable(
+    place: Place,
+) -> None:
+    judge = place.judge()
+    place.run(judge)
+    for worker, slot in (("blue-0", "blue"), ("blue-1", "blue"), ("green-0", "green")):
+        place.write(
+            ReadinessSeen(
+                worker=worker,
+                service="inference",
+                slot=slot,  # type: ignore[arg-type]
+                epoch=1,
+                releases=(BOOT,) if slot == "blue" else (),
+                seen_at=0,
+            )
+        )
+    place.run(judge, steps=20)
+    assert place.metric("twinloop_ready_workers", slot="blue") == 2
+    assert place.metric("twinloop_ready_workers", slot="green") == 0
+    assert place.metric("twinloop_active_slot", slot="blue") == 1
+    assert place.metric("twinloop_routing_undurable") == 1
+
+
+def test_a_worker_that_falls_silent_is_not_counted_as_ready_and_a_restart_shows_the_epoch(
+    place: Place,
+) -> None:
+    judge = place.judge()
+    place.run(judge)
+    place.write(
+        ReadinessSeen(worker="b", service="inference", slot="blue", epoch=1, releases=(BOOT,), seen_at=0)
+    )
+    place.run(judge, steps=10)
+    assert place.metric("twinloop_ready_workers", slot="blue") == 1
+    place.run(judge, steps=40)
+    assert place.metric("twinloop_ready_workers", slot="blue") == 0
+    judge.close()
+    place.judge()
+    assert place.metric("twinloop_decided_epoch") == 1
