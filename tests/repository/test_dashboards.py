@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.repository.exposed import every_sample_name, named_in
+from tests.repository.exposed import SERVICES, every_sample_name, families, named_in
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy/grafana"
@@ -76,3 +76,14 @@ def test_promtool_can_read_every_query(tmp_path: Path) -> None:
     done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules)} rules found" in done.stdout
+
+
+def test_the_page_lists_every_metric_with_its_service_and_every_alert() -> None:
+    page = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+    for service in SERVICES:
+        for family in families(service):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            assert f"| `{name}` | {service} | {family.type} |" in page
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+    for rule in rules:
+        assert f"| [{rule['alert']}](runbooks/{rule['alert']}.md) | {rule['labels']['severity']} |" in page
