@@ -55,6 +55,7 @@ class RouterBench:
         self.rules = open_store(self.store_settings).put((ROOT / "configs" / "rules.json").read_bytes())
         self.producer = IdempotentProducer(kafka)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._logs: dict[int, tuple[Path, int]] = {}
 
     def state(self, epoch: int, **changes: Any) -> RoutingState:
         """A signed state: blue is active, green holds the shadow release, nothing is revoked."""
@@ -109,14 +110,22 @@ class RouterBench:
         }
         path = self.folder / f"router-{instance}.yaml"
         path.write_text(yaml.safe_dump(config))
-        log = (self.folder / f"router-{instance}.log").open("ab")
-        command = [sys.executable, "-m", "services.router", "--config", str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
-        log.close()
+        path_of_log = self.folder / f"router-{instance}.log"
+        with path_of_log.open("ab") as log:
+            earlier = log.tell()
+            command = [sys.executable, "-m", "services.router", "--config", str(path)]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
         self.processes.append(process)
+        self._logs[process.pid] = (path_of_log, earlier)
         return process
 
     def stop_router(self, process: subprocess.Popen[bytes]) -> int:
+        """Ends a router in good order; its exit status. One that still starts is awaited: it has no handler yet."""
+        path, start = self._logs[process.pid]
+        deadline = time.monotonic() + 60
+        while process.poll() is None and b"serving" not in path.read_bytes()[start:]:
+            assert time.monotonic() < deadline, f"the router is not serving after 60 s: {path.read_text()}"
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         return process.wait(20)
 
