@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from twinloop.errors import ConfigError, Fenced
@@ -40,6 +41,23 @@ class StopSignal:
     def wait(self, seconds: float) -> bool:
         """Sleep until stopped or `seconds` passed; True where stopped."""
         return self._event.wait(seconds)
+
+
+@contextmanager
+def unwound_on_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as Ctrl-C does, so that what it opened is closed; main thread only.
+
+    Raises SystemExit with 128 + 15, the status a shell gives a process that this signal ended.
+    """
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main_guard(service: str, run: Callable[[], None]) -> int:

@@ -38,13 +38,14 @@ class RoutingKey:
 
     def __init__(self, store: RoutingStore, *, ring: KeyRing, clock: Clock) -> None:
         self._store, self._ring, self._clock = store, ring, clock
+        self._begun: tuple[int, int] | None = None
 
     def install(self, winner: Winner, *, mode: InstallMode) -> Applied:
         """The one atomic write; a key that is already there counts as `present`."""
-        begun = self._clock.now_us()
+        epoch = winner.state.epoch
+        begun = self._first_attempt_us(epoch)
         result = self._store.install(canonical_json(winner.state), mode=mode)
         took_us = max(0, self._clock.now_us() - begun)
-        epoch = winner.state.epoch
         if isinstance(result, Installed):
             detail = "" if result.durable else UNPROVEN
             return Applied(
@@ -63,6 +64,12 @@ class RoutingKey:
             took_us=took_us,
             detail=result.reason,
         )
+
+    def _first_attempt_us(self, epoch: int) -> int:
+        """A write whose reply was lost is in force from then on: its repetition counts from where it began."""
+        if self._begun is None or self._begun[0] != epoch:
+            self._begun = (epoch, self._clock.now_us())
+        return self._begun[1]
 
     def look(self, expected: Expected) -> RedisSeen | None:
         """What is wrong with the key, or None where it is as the log says."""

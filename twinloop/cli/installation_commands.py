@@ -12,7 +12,7 @@ from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOp
 from twinloop.cli.exit_status import FAILED
 from twinloop.cli.output import print_json, print_table, say
 from twinloop.errors import ConfigError
-from twinloop.process import StopSignal
+from twinloop.process import StopSignal, unwound_on_sigterm
 from twinloop.stack.home import Home
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def demo(
     from twinloop.demo.run import DemoPlan, run_demo
 
     plan = DemoPlan(profile=checked_profile(profile), data=data, output=output, keep=keep, quick=quick)
-    report = run_demo(plan, (lambda _line: None) if as_json else say)
+    with unwound_on_sigterm():
+        report = run_demo(plan, (lambda _line: None) if as_json else say)
     if as_json:
         print_json(report.document)
     if report.problems:

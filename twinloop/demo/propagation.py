@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from schemas.gate_inputs import Applied, GateInput
@@ -22,9 +23,11 @@ class Propagation:
     workers_ms: float | None
 
 
-def propagation_of(kafka: KafkaSettings, topics: TopicCatalogue, epoch: int) -> Propagation:
-    """Worked out from what was logged about one epoch; raises Transient where its write was not logged."""
-    started = _write_started_us(kafka, topics, epoch)
+def propagation_of(
+    kafka: KafkaSettings, topics: TopicCatalogue, epoch: int, *, within_s: float = 30.0
+) -> Propagation:
+    """Worked out from what was logged about one epoch; raises Transient where its write is not logged in time."""
+    started = _write_started_us(kafka, topics, epoch, within_s=within_s)
     applied: dict[str, dict[str, int]] = {"router": {}, "inference": {}}
     with _reader(kafka, topics, "readiness") as reader:
         for record in reader.read_to_end():
@@ -34,13 +37,19 @@ def propagation_of(kafka: KafkaSettings, topics: TopicCatalogue, epoch: int) -> 
     return Propagation(_last_ms(applied["router"], started), _last_ms(applied["inference"], started))
 
 
-def _write_started_us(kafka: KafkaSettings, topics: TopicCatalogue, epoch: int) -> int:
+def _write_started_us(kafka: KafkaSettings, topics: TopicCatalogue, epoch: int, *, within_s: float) -> int:
+    """A decision is read before its write is logged: the log is read on until it says so."""
+    last = time.monotonic() + within_s
     with _reader(kafka, topics, "gate-inputs") as reader:
-        for record in reader.read_to_end():
-            body = decode(record, GateInput).body
-            if isinstance(body, Applied) and body.epoch == epoch and body.result == "installed":
-                return body.started_at_us
-    raise Transient(f"no write of epoch {epoch} is logged in {topics.name('gate-inputs')}")
+        while True:
+            for record in reader.read_to_end():
+                body = decode(record, GateInput).body
+                if isinstance(body, Applied) and body.epoch == epoch and body.result != "refused":
+                    return body.started_at_us
+            if time.monotonic() > last:
+                name = topics.name("gate-inputs")
+                raise Transient(f"no write of epoch {epoch} was logged in {name} within {within_s:g} s")
+            time.sleep(0.2)
 
 
 def _last_ms(applied: dict[str, int], started_us: int) -> float | None:

@@ -235,7 +235,7 @@ class _Story:
         outcome = give_order(self._connection, order, timeout_s=60)
         if not isinstance(outcome, Decision):
             raise ConfigError(f"the rollback led to no decision: {outcome.detail}")
-        time.sleep(1.0)
+        time.sleep(1.0)  # the last routers and workers report what they act on
         swap, back = self._propagation(promoted.epoch), self._propagation(outcome.epoch)
         self._report |= {
             "swap_ms": swap.routers_ms,

@@ -13,7 +13,7 @@ from schemas.gate_inputs import Applied, BlobsChecked, GateInput, ProposalSeen, 
 from schemas.routing import RoutingState
 from services.gatekeeper.checkpoint import Checkpoint
 from services.gatekeeper.core.probes import ProbeSet
-from services.gatekeeper.decision_log import DecisionLog
+from services.gatekeeper.decision_log import DecisionLog, Winner
 from services.gatekeeper.gate_log import GateLog
 from services.gatekeeper.judge_loop import JudgeLoop, JudgeParts
 from services.gatekeeper.metrics import GatekeeperMetrics
@@ -26,6 +26,7 @@ from twinloop.codec import decode, encode
 from twinloop.errors import ConfigError, Transient
 from twinloop.routing.memory_store import MemoryRoutingStore
 from twinloop.routing.stamp import read_stamp
+from twinloop.routing.store import Installed, InstallMode, Refused
 from twinloop.signing import KeyRing, create_keys, load_signer, sign_document
 from twinloop.topics import TopicCatalogue
 
@@ -324,6 +325,30 @@ def test_records_that_kafka_did_not_take_are_written_again(place: Place) -> None
     place.run(judge)
     assert place.in_redis().epoch == 2
     assert [applied.epoch for applied in place.bus.inputs(Applied)][-1] == 2
+
+
+def test_a_write_whose_reply_was_lost_counts_from_its_first_attempt(place: Place) -> None:
+    class LostReply(MemoryRoutingStore):
+        """The first write is done and its reply does not come."""
+
+        lost = False
+
+        def install(self, state_json: bytes, *, mode: InstallMode) -> Installed | Refused:
+            result = super().install(state_json, mode=mode)
+            if not self.lost:
+                self.lost = True
+                raise Transient("the reply was lost")
+            return result
+
+    place.run(place.judge())
+    winner = Winner("genesis", "d" * 64, place.in_redis())
+    key = RoutingKey(LostReply(), ring=place.ring, clock=place.clock)
+    begun = place.clock.now_us()
+    with pytest.raises(Transient):
+        key.install(winner, mode="create")
+    place.clock.at_ms += 70
+    applied = key.install(winner, mode="create")
+    assert (applied.result, applied.started_at_us, applied.took_us) == ("present", begun, 70_000)
 
 
 def test_a_key_lost_while_a_decision_waits_is_restored_above_it(place: Place) -> None:
