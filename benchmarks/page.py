@@ -19,7 +19,7 @@ written from the results by `python -m benchmarks.page`. They run the shipped cl
 real Kafka and a real Redis of their own where the section does not say otherwise. Repeat one with `make bench NAME=…`
 (a few minutes each, `availability` eleven). Two shared virtual cores carry broker, Redis, services and load generator
 together: ratios travel to other machines, milliseconds do not. Learning is on [its own page](learning.md), the gates'
-error rates are in [verdicts](verdicts.md); [faults](faults.md) is written by `make test-faults`, which breaks things on purpose.
+error rates are in [verdicts](verdicts.md); `make test-faults` breaks things on purpose and writes [faults](faults.md).
 """
 WORDS: Mapping[str, str] = {
     "propagation": """
