@@ -10,18 +10,15 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from services.api.settings import ApiSettings
 from services.gatekeeper.settings import GatekeeperSettings
-from services.inference.settings import InferenceSettings
 from services.router.settings import RouterSettings
-from services.trainer.settings import TrainerSettings
+from tests.repository.setting_names import SETTINGS, is_setting, resolves
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import ServiceSettings, load_settings
 from twinloop.signing import create_keys, load_signer
@@ -30,13 +27,6 @@ from twinloop.stack.installation import KEYS
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SETTINGS: dict[str, type[ServiceSettings]] = {
-    "api": ApiSettings,
-    "router": RouterSettings,
-    "inference": InferenceSettings,
-    "trainer": TrainerSettings,
-    "gatekeeper": GatekeeperSettings,
-}
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 OURS = {name: entry for name, entry in SERVICES.items() if str(entry["image"]).startswith("twinloop:")}
 ONE_SHOTS = {name for name, entry in SERVICES.items() if entry.get("restart") == "no"}
@@ -72,22 +62,6 @@ def strings_in(value: object) -> list[str]:
     if isinstance(value, list):
         return [text for each in value for text in strings_in(each)]
     return [value] if isinstance(value, str) else []
-
-
-def resolves(model: type[BaseModel], path: list[str]) -> bool:
-    """Whether `redis`, `password` and so on lead from this settings class to a field."""
-    field = {name.lower(): each for name, each in model.model_fields.items()}.get(path[0])
-    if field is None:
-        return False
-    if len(path) == 1:
-        return True
-    return any(resolves(inner, path[1:]) for inner in models_in(field.annotation))
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Union, UnionType):
-        return [model for each in get_args(annotation) for model in models_in(each)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
 @each_service
@@ -163,8 +137,7 @@ def test_images_of_others_are_pinned() -> None:
 def test_every_environment_name_is_a_setting_of_that_service(name: str) -> None:
     for variable in SERVICES[name].get("environment", {}):
         if variable.startswith("TWINLOOP_"):
-            path = variable.removeprefix("TWINLOOP_").lower().split("__")
-            assert resolves(settings_of(name), path), f"{name}: {variable} is no setting"
+            assert is_setting(variable, settings_of(name)), f"{name}: {variable} is no setting"
 
 
 def test_a_misspelt_environment_name_would_be_noticed() -> None:

@@ -17,6 +17,7 @@ PAGES = sorted(
         *ROOT.glob("services/**/README.md"),
         *ROOT.glob("twinloop/**/README.md"),
         *ROOT.glob("benchmarks/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
     }
 )
 OURS = [ROOT / "ARCHITECTURE.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "services/inference/README.md"]
