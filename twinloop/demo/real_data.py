@@ -32,6 +32,9 @@ KNOWN_PER_DOMAIN = 120
 """Documents of each domain that the first indexes hold."""
 NEWS_PER_DOMAIN = 40
 """Documents of each domain that arrive later; their questions are examined before and after."""
+ASKED_PER_DOMAIN = 40
+"""Known questions of each domain that the background traffic asks, so that its first-time texts soon are few: each
+costs MiniLM a pass of its own."""
 OLD_PER_DOMAIN = 25
 TAUGHT: dict[Domain, int] = {"law": 20, "gen": 16}
 """Corrections of a domain: the shortest answers, as the small foundation spells foreign words letter by letter."""
@@ -69,11 +72,11 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
         ]
         known[domain] = [_question(pair, domain) for pair in rest]
         lessons += _by_feedback([pair for pair in rest if chooser.choose(pair.question) == domain], domain)
-    everything = [question for questions in known.values() for question in questions]
+    asked = [question for questions in known.values() for question in questions[:ASKED_PER_DOMAIN]]
     return Material(
         name=f"real data from {folder.name}",
         documents=tuple(documents),
-        traffic=tuple(_traffic(everything, rng)),
+        traffic=tuple(_traffic(asked, rng)),
         lessons=tuple(lessons),
         old=tuple(question for questions in known.values() for question in questions[:OLD_PER_DOMAIN]),
         probes=tuple(

@@ -82,6 +82,9 @@ def run_demo(plan: DemoPlan, say: Say) -> Report:
         with installation:
             say(f"up after {time.monotonic() - started:.0f} s; everything runs in {home.root}")
             document = _Story(plan, installation, material, say).tell()
+    except Exception:
+        say(f"the services' logs are in {_rescue(home, plan.output)}")
+        raise
     finally:
         if not plan.keep:
             shutil.rmtree(home.root, ignore_errors=True)
@@ -90,6 +93,14 @@ def run_demo(plan: DemoPlan, say: Say) -> Report:
     for line in ["", *report.summary(), f"report: {path}"]:
         say(line)
     return report
+
+
+def _rescue(home: Home, output: Path) -> Path:
+    """Copy the logs of a failed run out of its folder, which is about to go; returns where they are."""
+    rescued = output / "logs"
+    shutil.rmtree(rescued, ignore_errors=True)
+    shutil.copytree(home.logs, rescued)
+    return rescued
 
 
 class _Story:
@@ -210,12 +221,20 @@ class _Story:
         if examined.kind == "canary":
             self._traffic.per_second = self._material.traffic_per_second
         ended = self._log.wait(
-            lambda each: each.kind in ("promote", "reject", "abort") and each.release == staged.release,
+            lambda each: (
+                (each.kind in ("promote", "reject", "abort") and each.release == staged.release)
+                or each.kind == "rollback"
+            ),
             what=f"the judgement of {staged.release}",
             timeout_s=CANARY_PATIENCE_S,
             after=since,
         )
         self._traffic.per_second = self._quiet
+        if ended.kind == "rollback":
+            # The canary ends with the release it was compared with: no judgement of the candidate will come.
+            raise Transient(
+                f"the active release was rolled back while {staged.release} was judged: {ended.line}"
+            )
         if ended.kind != expected:
             self._say(f"    expected {expected}, but the gatekeeper decided {ended.kind}: {ended.line}")
         if ended.kind != "promote" and expected == "promote":

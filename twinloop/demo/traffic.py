@@ -16,6 +16,9 @@ from twinloop.demo.material import Question
 from twinloop.errors import Transient
 from twinloop.topics import TopicCatalogue
 
+RISE_PER_SECOND = 2.0
+"""Queries a second by which the background traffic grows each second: users arrive, they do not appear at once."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -39,7 +42,7 @@ class Traffic:
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self.per_second = 1.0
-        """Pace of the background traffic; may be changed while it runs."""
+        """Pace of the background traffic; may be changed while it runs, and rises by RISE_PER_SECOND at most."""
         self.client = Client(kafka, topics, name="demo", on_answer=self._on_answer)
 
     def start(self, questions: Sequence[Question], *, per_second: float) -> None:
@@ -111,10 +114,12 @@ class Traffic:
 
     def _run(self, questions: Sequence[Question]) -> None:
         due = time.monotonic()
+        pace = self.per_second
         try:
             while not self._stop.is_set():
                 self._ask("user", self._random.choice(questions), opt_out=False)
-                due += 1.0 / self.per_second
+                pace = min(self.per_second, pace + RISE_PER_SECOND / pace)
+                due += 1.0 / pace
                 delay = due - time.monotonic()
                 if delay > 0:
                     self._stop.wait(delay)
