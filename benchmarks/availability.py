@@ -1,9 +1,9 @@
 """What users notice of faults: `python -m benchmarks.availability [--quick]`.
 
 The shipped system (gatekeeper, two routers, two workers a slot) over a real Kafka of three brokers and a Redis behind a
-link that can be cut; users ask at a steady pace with a deadline of 10 s; faults of many kinds follow a fixed script. Answered: an answer
-without error, from an unrevoked release, within the deadline. A second counts as down where a query asked in it was
-not answered within the objective of 2 s. Projected: what remains of a day with one fault of each kind.
+link that can be cut; users ask at a steady pace with a deadline of 10 s; faults of many kinds follow a fixed script.
+Answered: an answer without error, from an unrevoked release, within the deadline. A second counts as down where a query
+asked in it was not answered within the objective of 2 s. Projected: what remains of a day with one fault of each kind.
 Writes `benchmarks/results/availability.json`.
 """
 

@@ -61,9 +61,7 @@ def test_under_ten_times_the_load_low_priority_is_shed_first_and_every_query_is_
     time.sleep(10)
     warm_up.stop()
     live.settled(warm_up)
-    base = Load(
-        live, per_s=USUAL_PER_S, deadline_ms=10_000, priorities=priorities, first=len(warm_up.sent)
-    )
+    base = Load(live, per_s=USUAL_PER_S, deadline_ms=10_000, priorities=priorities, first=len(warm_up.sent))
     time.sleep(20)
     base.stop()
     asked = {**warm_up.sent, **base.sent}
@@ -75,18 +73,21 @@ def test_under_ten_times_the_load_low_priority_is_shed_first_and_every_query_is_
     deadline = time.monotonic() + 60
     while (found := live.accounting(asked)).lost and time.monotonic() < deadline:
         time.sleep(1)
-    shed: Counter[str] = Counter()
-    for _, answer in found.answers:
-        if answer.error is not None:
-            shed[priorities[int(answer.query_id[2:]) % 3]] += 1
+    shed = Counter(
+        priorities[int(answer.query_id[2:]) % 3]
+        for _, answer in found.answers
+        if answer.error is not None and answer.error.kind == "shed"
+    )
     flood_p95 = _p95_ms(found, flood.sent)
     counted(
         base_p95_ms=base_p95, flood_p95_ms=flood_p95, ratio=round(flood_p95 / base_p95, 2), sent=found.sent,
-        lost=len(found.lost), doubled=len(found.doubled), told=dict(shed), ended=found.kinds,
+        lost=len(found.lost), doubled=len(found.doubled), shed=dict(shed), ended=found.kinds,
     )  # fmt: skip
     assert found.is_whole
     assert shed["low"] > 0, "ten times the load was no overload: raise USUAL_PER_S"
     assert shed["low"] >= shed["normal"] >= shed["high"]
+    # The goal is twice; a busy machine gets a wide margin.
+    assert flood_p95 <= 2 * base_p95 + 1000
 
 
 def _p95_ms(found: Accounting, sent: dict[str, int]) -> int:
