@@ -31,8 +31,9 @@ class OverloadPolicy(BaseModel):
     high_wait_ms: int = Field(default=1500, ge=0, le=600_000)
     """Then high priority is shed once it has waited so long."""
 
-    drain_max: int = Field(default=256, ge=1, le=10_000)
-    """Then so many queries are read at once, of which one forward pass is answered and the rest shed."""
+    drain_max: int = Field(default=2000, ge=1, le=10_000)
+    """Then so many queries are read at once, of which one forward pass is answered and the rest shed: enough to reach
+    the newest, or the worker stays among those that have waited too long."""
 
     @model_validator(mode="after")
     def _low_goes_first(self) -> OverloadPolicy:
