@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from services.inference.guarded_engine import GuardedEngine
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
 from services.inference.runtime import open_runtime
@@ -60,6 +61,7 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             instance_id=name,
         )
         stack.callback(stream.close)
+        metrics = InferenceMetrics(registry)
         worker = InferenceWorker(
             _limits(settings),
             name=name,
@@ -69,11 +71,17 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             reader=reader,
             shelf=runtime.shelf,
             preparer=runtime.preparer,
-            engine=runtime.engine,
+            engine=GuardedEngine(
+                runtime.engine,
+                section.breaker,
+                metrics=metrics,
+                slot=section.slot,
+                monotonic=clock.monotonic,
+            ),
             toxicity=build_classifier(section.toxicity),
             publisher=Publisher(topics, worker=name, incarnation_of_process=uuid.uuid4().hex[:12]),
             signer=signer,
-            metrics=InferenceMetrics(registry),
+            metrics=metrics,
             clock=clock,
         )
         health = HealthServer(settings.telemetry.host, settings.telemetry.port, registry, worker.is_ready)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from schemas.event import Slot
 from schemas.readiness import Readiness
 from schemas.routing import RoutingState
-from services.inference.answering import AnswerEngine, Asked, failed_batch
+from services.inference.answering import Asked
 from services.inference.core.answers import (
     Judged,
     Produced,
@@ -23,6 +23,7 @@ from services.inference.core.answers import (
 from services.inference.core.overload import OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
+from services.inference.guarded_engine import GuardedEngine
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
 from services.inference.releases import Preparer, ReleaseShelf
@@ -31,7 +32,7 @@ from twinloop.bus.records import Outgoing, Record
 from twinloop.bus.stream import TransactionalStream
 from twinloop.clock import Clock
 from twinloop.codec import encode
-from twinloop.errors import InvalidEvent, NotReady, Transient
+from twinloop.errors import InvalidEvent, Transient
 from twinloop.process import StopSignal
 from twinloop.receipts import Receipt, issue_receipt, question_digest
 from twinloop.routing.fence import is_affected
@@ -74,7 +75,7 @@ class InferenceWorker:
         reader: StateReader,
         shelf: ReleaseShelf,
         preparer: Preparer,
-        engine: AnswerEngine,
+        engine: GuardedEngine,
         toxicity: Classifier,
         publisher: Publisher,
         signer: Signer,
@@ -160,6 +161,7 @@ class InferenceWorker:
             : self._limits.keep_releases
         ]
         self._shelf.keep_only(set(self._recent))
+        self._engine.keep_only(set(state.resident))
         self._metrics.epoch.set(state.epoch)
         self._say_readiness(force=True)
 
@@ -225,25 +227,13 @@ class InferenceWorker:
                 produced[row] = failure("unavailable", detail)
             else:
                 asked[row] = Asked(routed.query.text, routed.stamp.domain, ready)
-        produced.update(zip(asked, self._run_model(list(asked.values())), strict=True))
+        produced.update(zip(asked, self._engine.answer(list(asked.values())), strict=True))
         return [produced[row] for row in range(len(keep))]
 
     def _preparer_wait(self, release_id: str) -> bool:
         wanted = self._reader.installed.resident if self._reader.installed else ()
         self._preparer.want(tuple(dict.fromkeys([*wanted, release_id])))
         return self._preparer.wait_for(release_id, self._limits.prepare_timeout_s)
-
-    def _run_model(self, asked: Sequence[Asked]) -> list[Produced]:
-        if not asked:
-            return []
-        try:
-            return self._engine.answer(asked)
-        except NotReady:
-            raise
-        except (RuntimeError, ValueError) as error:
-            # torch and faiss raise these for a batch they cannot run; every query is told, the stream goes on.
-            _log.error("model failed", batch=len(asked), error=type(error).__name__, detail=str(error)[:300])
-            return failed_batch(len(asked), error)
 
     def _forwardings(self, plan: Plan, *, unconfirmed: bool) -> list[Outgoing]:
         stamps = [self._new_stamp(each, unconfirmed=unconfirmed) for each in plan.forward]
