@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
+from twinloop.telemetry.tracing import open_tracer
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/inference.yaml")
@@ -61,6 +63,9 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             instance_id=name,
         )
         stack.callback(stream.close)
+        tracer = open_tracer("inference", settings.instance, os.environ)
+        if tracer is not None:
+            stack.callback(tracer.close)
         metrics = InferenceMetrics(registry)
         worker = InferenceWorker(
             _limits(settings),
@@ -83,6 +88,7 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             signer=signer,
             metrics=metrics,
             clock=clock,
+            tracer=tracer,
         )
         health = HealthServer(settings.telemetry.host, settings.telemetry.port, registry, worker.is_ready)
         stack.callback(health.close)

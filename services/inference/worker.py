@@ -24,6 +24,7 @@ from services.inference.core.overload import OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
 from services.inference.guarded_engine import GuardedEngine
+from services.inference.hops import answered_hops
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
 from services.inference.releases import Preparer, ReleaseShelf
@@ -41,6 +42,7 @@ from twinloop.routing.stamp import Stamp
 from twinloop.safety.classifier import Classifier
 from twinloop.signing import Signer
 from twinloop.telemetry.logging import get_logger
+from twinloop.telemetry.tracing import Tracer
 from twinloop.topics import TopicCatalogue
 
 _HOLD_PAUSE_S = 0.02
@@ -81,12 +83,13 @@ class InferenceWorker:
         signer: Signer,
         metrics: InferenceMetrics,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
         self._limits, self._name = limits, name
         self._stream, self._producer, self._topics = stream, producer, topics
         self._reader, self._shelf, self._preparer, self._engine = reader, shelf, preparer, engine
         self._toxicity, self._publisher, self._signer = toxicity, publisher, signer
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._tracer = metrics, clock, tracer
         self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
         self._recent: list[str] = []
         self._backlog_since: float | None = None
@@ -185,6 +188,7 @@ class InferenceWorker:
         state: RoutingState,
         unconfirmed: bool,
     ) -> None:
+        start_us = self._clock.now_us()
         plan = plan_batch(
             batch,
             state,
@@ -199,15 +203,18 @@ class InferenceWorker:
         ended = [(routed, _in_time(routed, produced, now_ms)) for routed, produced in ended]
         outgoing = [*unreadable, *self._forwardings(plan, unconfirmed=unconfirmed)]
         judged = self._judged([produced for _, produced in ended])
-        outgoing += self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
+        endings = self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
         if self._has_moved(batch, state):
             self._metrics.redecided.inc()
             self._stream.abort()
             return
-        for each in outgoing:
+        for each in (*outgoing, *endings):
             self._stream.send(each)
         self._stream.commit()
         self._count(ended, judged, plan)
+        if self._tracer is not None:
+            for hop in answered_hops(ended, endings, start_us=start_us, end_us=self._clock.now_us()):
+                self._tracer.record(hop)
 
     def _has_moved(self, batch: Sequence[RoutedQuery], state: RoutingState) -> bool:
         """Read once more before the commit: work decided under an epoch that no longer holds is not committed."""

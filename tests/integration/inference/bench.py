@@ -55,6 +55,7 @@ from twinloop.routing.stamp import stamp_of
 from twinloop.routing.verification import state_verifier
 from twinloop.safety import build_classifier
 from twinloop.signing import KeyRing, create_keys, load_signer, sign_document
+from twinloop.telemetry.tracing import Tracer
 from twinloop.topics import TopicCatalogue
 
 POLICY = BreakerPolicy(failures=3, open_s=0.5, probe_queries=1)
@@ -140,11 +141,20 @@ class ModelBench:
 class WorkerBench:
     """That model in a running worker of slot green, which is active and holds `other`."""
 
-    def __init__(self, model: ModelBench, *, kafka: KafkaSettings, redis_url: str, prefix: str) -> None:
+    def __init__(
+        self,
+        model: ModelBench,
+        *,
+        kafka: KafkaSettings,
+        redis_url: str,
+        prefix: str,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.model, self.kafka = model, kafka
+        self.redis = RedisSettings(url=redis_url, key=f"{prefix}routing")
         self.topics = TopicCatalogue.load(prefix=prefix)
         KafkaAdmin(kafka).ensure_topics(self.topics.specs())
-        store = RedisRoutingStore(RedisSettings(url=redis_url, key=f"{prefix}routing"))
+        store = RedisRoutingStore(self.redis)
         self.state = self._state()
         store.install(canonical_json(self.state), mode="create")
         self._producer = IdempotentProducer(kafka)
@@ -182,6 +192,7 @@ class WorkerBench:
             signer=load_signer(model.folder / "keys", "inference-1"),
             metrics=model.metrics,
             clock=SystemClock(),
+            tracer=tracer,
         )
         self._stop = StopSignal()
         self._thread = threading.Thread(target=self.worker.run, args=(self._stop,), name="worker")
