@@ -28,8 +28,15 @@ def play(drill: Drill) -> None:
         drill.traffic.client.change(document)
     drill.traffic.client.flush()
     drill.teacher.train()
+    drill.log.wait(
+        lambda each: each.kind != "stage",
+        what="the end of the exam",
+        timeout_s=CANARY_WITHIN_S,
+        after=genesis.epoch,
+    )
+    drill.traffic.per_second = drill.material.traffic_per_second
     canary = drill.log.wait(
-        lambda each: each.kind in ("canary", "reject"),
+        lambda each: each.kind in ("canary", "reject", "abort"),
         what="the candidate's canary",
         timeout_s=CANARY_WITHIN_S,
         after=genesis.epoch,
@@ -39,7 +46,6 @@ def play(drill: Drill) -> None:
         return
 
     worker = drill.installation.supervisor.children[f"inference-{canary.state.shadow}-0"]
-    drill.traffic.per_second = drill.material.traffic_per_second
     drill.step(f"{worker.name} stands still for {STOPPED_S * 1000:.0f} ms of every {_PERIOD_MS:.0f} ms")
     began = time.monotonic()
     with Starved(worker):
