@@ -105,6 +105,16 @@ class Tally(Frozen):
     """Lowest offset of `assignments` in this partition whose window is still open; -1 where that is unknown."""
 
 
+class MirrorTally(Frozen):
+    """What became of one partition's mirrored copies in a window; the first by (partition, start, epoch) counts."""
+
+    kind: Literal["mirror"] = "mirror"
+    partition: Count
+    window: WindowCounts
+    """Copies stand in the shadow's arm: those that did not come back are `missing` and no errors. Without queries it is
+    a heartbeat."""
+
+
 class CommandSeen(Frozen):
     """An order and whether signature and roles allow it; nonce and expiry are judged by the fold."""
 
@@ -241,6 +251,7 @@ Body = Annotated[
     | Tick
     | PolicyChange
     | Tally
+    | MirrorTally
     | CommandSeen
     | ReadinessSeen
     | ProposalSeen

@@ -39,10 +39,11 @@ from schemas.releases import ReleaseProposed
 from services.gatekeeper.core.canary import start_canary
 from services.gatekeeper.core.effects import CheckBlobs, Effect, PublishDecision, PublishProgress
 from services.gatekeeper.core.fold import duties, fold
+from services.gatekeeper.core.mirroring import after_examination
 from services.gatekeeper.core.policy import GatePolicy, policy_change
 from services.gatekeeper.core.probes import ProbeSet, parse_query_id
-from services.gatekeeper.core.state import CanaryRun, Examining, JudgeState
-from services.gatekeeper.core.tally import PartitionTally
+from services.gatekeeper.core.state import Bake, CanaryRun, Examining, JudgeState, Mirroring
+from services.gatekeeper.core.tally import PartitionCopies, PartitionTally
 from services.gatekeeper.core.turn import Turn
 from services.gatekeeper.event_file import EventLine
 from services.gatekeeper.recorded_shares import Shares, recorded_shares
@@ -51,6 +52,7 @@ from twinloop.errors import ConfigError
 from twinloop.statistics.windows import WindowPolicy
 
 NAME = "what-if"
+NO_COPIES = "the file holds no mirrored copy, so mirrored traffic is taken as passed"
 NO_EXAM = "the file holds no evaluation, so the examination is taken as passed"
 _READY_MS = 5000
 
@@ -80,6 +82,12 @@ class _Judge:
             raise ConfigError("the file holds no readable event; nothing can be judged")
         self._question, self._lines = question, lines
         self._shares: Shares = recorded_shares(lines, question.policy.ramp.basis_points)
+        self._has_copies = any(
+            row.purpose == "mirror"
+            for line in lines
+            if isinstance(line.event, AssignmentBatch)
+            for row in line.event.rows
+        )
         self._has_exams = any(line.topic == "evaluations" for line in lines)
         self.state = JudgeState()
         self._now = lines[0].at
@@ -90,6 +98,7 @@ class _Judge:
         self._until = 0
         """Time by which every window of the rows so far is closed."""
         self._tally = PartitionTally(0, question.windows, share_of=lambda _epoch: self._share)
+        self._copies = PartitionCopies(0, question.windows, closed_until=self._now / 1000)
         self._results: dict[str, list[ProbeAnswer | ProbeMeasurement]] = {}
         self._strangers: set[str] = set()
         self._judged: set[str] = set()
@@ -155,6 +164,9 @@ class _Judge:
                 # The judge knows its own shares; the traffic was split by the recorded one.
                 self._tell_share(tally.window.epoch, tally.window.canary_bp)
             self._write(tally)
+        if self._has_copies:
+            for copies in self._copies.close(now / 1000):
+                self._write(copies)
 
     def _tell_share(self, epoch: int, share: int) -> None:
         self.state = self.state.model_copy(update={"shares": {**self.state.shares, epoch: share}})
@@ -196,6 +208,8 @@ class _Judge:
             if isinstance(duty, CheckBlobs):
                 self._write(BlobsChecked(release=duty.release, epoch=duty.epoch, ok=True))
         stage = self.state.stage
+        if isinstance(stage, Mirroring) and not self._has_copies:
+            self._skip_mirroring(stage)
         if not isinstance(stage, Examining) or stage.sent_at is not None:
             return
         if self._has_exams:
@@ -215,7 +229,14 @@ class _Judge:
     def _skip_examination(self, stage: Examining) -> None:
         self._question.tell(f"{stage.candidate.release[:8]}: {NO_EXAM}")
         turn = Turn(self.state, self.state.offset)
-        start_canary(turn, stage.candidate, qa={"reason_code": "assumed", "rows": [{"line": NO_EXAM}]})
+        after_examination(turn, stage.candidate, qa={"reason_code": "assumed", "rows": [{"line": NO_EXAM}]})
+        self.state = turn.state
+        self._carry_out(turn.effects)
+
+    def _skip_mirroring(self, stage: Mirroring) -> None:
+        self._question.tell(f"{stage.candidate.release[:8]}: {NO_COPIES}")
+        turn = Turn(self.state, self.state.offset)
+        start_canary(turn, stage.candidate, qa=stage.qa)
         self.state = turn.state
         self._carry_out(turn.effects)
 
@@ -268,18 +289,33 @@ class _Judge:
             if not rows:
                 continue
             self._rows += 1
-            self._tally.assigned(AssignmentBatch(origin=0, router=batch.router, rows=rows), self._rows)
+            seen = AssignmentBatch(origin=0, router=batch.router, rows=rows)
+            self._tally.assigned(seen, self._rows)
+            self._copies.assigned(seen, self._rows)
             wait_s = self._question.windows.grace_s + self._question.windows.lateness_s + 2
             self._until = max(self._until, max(row.deadline_at for row in rows) + round(wait_s * 1000))
 
     def _seen_as(self, row: AssignmentRow) -> AssignmentRow | None:
         """A recorded row in the judge's own words; None where its release has no place in them."""
         routing = self.state.routing
+        if routing is None or row.purpose == "qa":
+            return None
+        if row.purpose == "mirror":
+            if not self._is_copied_to(row.release):
+                return None
+            return row.model_copy(update={"arm": "shadow", "epoch": routing.epoch})
         arm = self._arm(row.release)
-        if routing is None or arm is None or row.purpose != "user":
+        if arm is None:
             return None
         bucket = row.bucket if self._shares.has_buckets(row.epoch) else 9999 if arm == "active" else 0
         return row.model_copy(update={"arm": arm, "epoch": routing.epoch, "bucket": bucket})
+
+    def _is_copied_to(self, release: Sha256) -> bool:
+        """Whether the judge waits for copies to this release."""
+        stage, routing = self.state.stage, self.state.routing
+        if isinstance(stage, Mirroring):
+            return release == stage.candidate.release
+        return isinstance(stage, Bake) and routing is not None and release == routing.previous
 
     def _arm(self, release: Sha256) -> Arm | None:
         routing, stage = self.state.routing, self.state.stage
@@ -301,6 +337,10 @@ class _Judge:
         if rows:
             self._rows += 1
             self._tally.answered(batch.model_copy(update={"origin": 0, "rows": rows}), self._rows)
+        copies = tuple(row for row in batch.rows if row.purpose == "mirror")
+        if copies:
+            self._rows += 1
+            self._copies.answered(batch.model_copy(update={"origin": 0, "rows": copies}), self._rows)
         for row in batch.rows:
             if row.purpose == "qa":
                 self._keep(_measured(row))

@@ -42,6 +42,7 @@ from twinloop.codec import decode
 from twinloop.errors import InvalidEvent, Transient
 from twinloop.process import StopSignal
 from twinloop.signing import KeyRing
+from twinloop.statistics.tally import TallyMerger
 from twinloop.telemetry.logging import get_logger
 from twinloop.topics import DEAD_LETTERS, TopicCatalogue
 
@@ -87,6 +88,7 @@ class GatekeeperWorker:
             topics=(topics.name("assignments"), topics.name("outcomes")),
             share_of=self._share_of,
             resume_of=self._resume_of,
+            is_mirroring=self._is_mirroring,
         )
         self._app: BusApp | None = None
         self._marks = ReadMarks(self._fetched, is_drained=self._is_drained)
@@ -304,14 +306,25 @@ class GatekeeperWorker:
     def _share_of(self, epoch: int) -> int:
         return self._parts.judge.state.shares.get(epoch, 0)
 
+    def _is_mirroring(self) -> bool:
+        routing = self._parts.judge.state.routing
+        return routing is not None and routing.mirror is not None
+
     def _resume_of(self, partition: int) -> Resume:
         state = self._parts.judge.state
-        reached = state.merger.progress.get(partition)
+        return Resume(
+            closed_until=self._closed_until(state.merger, partition),
+            open_from=max(0, state.open_from.get(partition, 0)),
+            copies_until=self._closed_until(state.copies, partition),
+        )
+
+    def _closed_until(self, merger: TallyMerger, partition: int) -> float:
+        """End of the last window of a partition that was logged."""
+        reached = merger.progress.get(partition)
         if reached is None:
-            return Resume(closed_until=0.0, open_from=0)
+            return 0.0
         # A window's own tally is known by its start, a heartbeat by its end.
-        closed = reached[0] + (self._section.windows.seconds if reached[1] >= 0 else 0.0)
-        return Resume(closed_until=closed, open_from=max(0, state.open_from.get(partition, 0)))
+        return reached[0] + (self._section.windows.seconds if reached[1] >= 0 else 0.0)
 
     def _decoded(self, record: Record, event_class: type[E]) -> E:
         event = decode(record, event_class)
