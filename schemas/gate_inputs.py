@@ -115,6 +115,34 @@ class MirrorTally(Frozen):
     a heartbeat."""
 
 
+class RatingCounts(Frozen):
+    """How one release's answers of a window were rated."""
+
+    release: Sha256
+    rated: Count
+    """Sticky keys that rated, each in one window of a canary and partition only."""
+    down: Amount
+    """Sum of each key's share of thumbs down."""
+
+
+class RatingTally(Frozen):
+    """Ratings of one partition of `feedback` for the answers of a window, once they had time to come.
+
+    The first by (partition, start, epoch) counts.
+    """
+
+    kind: Literal["ratings"] = "ratings"
+    partition: Count
+    start: Amount
+    """Of the answers' times, in seconds."""
+    end: Amount
+    epoch: Count
+    """The routing epoch the answers were given under."""
+    counts: tuple[RatingCounts, ...]
+    late: Count = 0
+    """Ratings that came after their window had closed; counted, not used."""
+
+
 class CommandSeen(Frozen):
     """An order and whether signature and roles allow it; nonce and expiry are judged by the fold."""
 
@@ -252,6 +280,7 @@ Body = Annotated[
     | PolicyChange
     | Tally
     | MirrorTally
+    | RatingTally
     | CommandSeen
     | ReadinessSeen
     | ProposalSeen

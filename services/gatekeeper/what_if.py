@@ -17,7 +17,7 @@ from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.commands import Command
 from schemas.decisions import Decision, Progress
 from schemas.event import SLOTS, Arm, Sha256
-from schemas.feedback import FeedbackStatus
+from schemas.feedback import Feedback, FeedbackStatus
 from schemas.gate_inputs import (
     Applied,
     BlobsChecked,
@@ -39,9 +39,11 @@ from schemas.releases import ReleaseProposed
 from services.gatekeeper.core.canary import start_canary
 from services.gatekeeper.core.effects import CheckBlobs, Effect, PublishDecision, PublishProgress
 from services.gatekeeper.core.fold import duties, fold
+from services.gatekeeper.core.guardrail import rating_scope
 from services.gatekeeper.core.mirroring import after_examination
 from services.gatekeeper.core.policy import GatePolicy, policy_change
 from services.gatekeeper.core.probes import ProbeSet, parse_query_id
+from services.gatekeeper.core.rating_windows import PartitionRatings, Rating
 from services.gatekeeper.core.state import Bake, CanaryRun, Examining, JudgeState, Mirroring
 from services.gatekeeper.core.tally import PartitionCopies, PartitionTally
 from services.gatekeeper.core.turn import Turn
@@ -98,6 +100,14 @@ class _Judge:
         self._until = 0
         """Time by which every window of the rows so far is closed."""
         self._tally = PartitionTally(0, question.windows, share_of=lambda _epoch: self._share)
+        rated = question.policy.ratings
+        self._ratings = (
+            None
+            if rated is None
+            else PartitionRatings(0, window_s=rated.window_s, maturity_s=rated.maturity_s)
+        )
+        self._asked: dict[str, AssignmentRow] = {}
+        """By query id, who answered it: a file's ratings are joined by it, as receipts need not verify here."""
         self._copies = PartitionCopies(0, question.windows, closed_until=self._now / 1000)
         self._results: dict[str, list[ProbeAnswer | ProbeMeasurement]] = {}
         self._strangers: set[str] = set()
@@ -164,6 +174,10 @@ class _Judge:
                 # The judge knows its own shares; the traffic was split by the recorded one.
                 self._tell_share(tally.window.epoch, tally.window.canary_bp)
             self._write(tally)
+        if self._ratings is not None:
+            self._ratings.watch(rating_scope(self.state))
+            for rated in self._ratings.close(now / 1000):
+                self._write(rated)
         if self._has_copies:
             for copies in self._copies.close(now / 1000):
                 self._write(copies)
@@ -266,6 +280,8 @@ class _Judge:
             self._proposed(event)
         elif isinstance(event, Command):
             self._write(CommandSeen(command=event, verdict="allowed"))
+        elif isinstance(event, Feedback):
+            self._rated(event)
         elif isinstance(event, FeedbackStatus):
             self._write(FeedbackCounts(counts={event.status: 1}))
 
@@ -290,6 +306,7 @@ class _Judge:
                 continue
             self._rows += 1
             seen = AssignmentBatch(origin=0, router=batch.router, rows=rows)
+            self._asked.update({row.id: row for row in rows if row.purpose == "user"})
             self._tally.assigned(seen, self._rows)
             self._copies.assigned(seen, self._rows)
             wait_s = self._question.windows.grace_s + self._question.windows.lateness_s + 2
@@ -331,6 +348,29 @@ class _Judge:
                 f"{release[:8]}: its rows count for nothing while it is neither active nor in its canary"
             )
         return None
+
+    def _rated(self, feedback: Feedback) -> None:
+        """Count a thumb for the release that answered the query, where the file says which one did."""
+        row = self._asked.get(feedback.query_id)
+        if self._ratings is None:
+            return
+        self._ratings.watch(rating_scope(self.state))
+        if feedback.retracts is not None:
+            self._ratings.retracted(feedback.retracts, feedback.rater)
+        if row is None or feedback.rating is None:
+            return
+        self._rows += 1
+        rating = Rating(
+            feedback_id=feedback.id,
+            query_id=feedback.query_id,
+            rater=feedback.rater,
+            release=row.release,
+            epoch=row.epoch,
+            unit=row.unit,
+            answered_at=row.assigned_at / 1000,
+            is_down=feedback.rating == "down",
+        )
+        self._ratings.rated(rating, self._rows)
 
     def _answered(self, batch: OutcomeBatch) -> None:
         rows = tuple(row for row in batch.rows if row.purpose == "user" and row.release in self._judged)

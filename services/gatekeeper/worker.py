@@ -13,11 +13,12 @@ from schemas.answers import Evaluation
 from schemas.assignments import AssignmentBatch
 from schemas.commands import Command
 from schemas.event import Event
-from schemas.feedback import FeedbackStatus
+from schemas.feedback import Feedback, FeedbackStatus
 from schemas.gate_inputs import Body
 from schemas.outcomes import OutcomeBatch
 from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
+from services.gatekeeper.core.guardrail import rating_scope
 from services.gatekeeper.core.probes import ProbeSet
 from services.gatekeeper.gate_log import GateLog, Producer
 from services.gatekeeper.intake import (
@@ -30,6 +31,7 @@ from services.gatekeeper.intake import (
 from services.gatekeeper.judge_loop import JudgeLoop
 from services.gatekeeper.lag import Fetched, ReadMarks
 from services.gatekeeper.metrics import GatekeeperMetrics
+from services.gatekeeper.rating_stage import RatingStage
 from services.gatekeeper.release_checks import ReleaseChecks
 from services.gatekeeper.settings import GatekeeperSection
 from services.gatekeeper.tally_stage import Resume, TallyStage
@@ -89,6 +91,18 @@ class GatekeeperWorker:
             share_of=self._share_of,
             resume_of=self._resume_of,
             is_mirroring=self._is_mirroring,
+        )
+        policy = section.policy.ratings
+        self._ratings = (
+            None
+            if policy is None
+            else RatingStage(
+                parts.log,
+                policy,
+                parts.ring,
+                topic=topics.name("feedback"),
+                scope_of=lambda: rating_scope(parts.judge.state),
+            )
         )
         self._app: BusApp | None = None
         self._marks = ReadMarks(self._fetched, is_drained=self._is_drained)
@@ -156,6 +170,7 @@ class GatekeeperWorker:
             "readiness": self._on_readiness,
             "evaluations": self._on_evaluation,
             "feedback.status": self._on_feedback,
+            **({} if self._ratings is None else {"feedback": self._on_rating}),
         }
         for topic, handler in handlers.items():
             name = self._parts.topics.name(topic)
@@ -236,6 +251,16 @@ class GatekeeperWorker:
     async def _on_feedback(self, record: Record) -> None:
         self._feedback.add(decode(record, FeedbackStatus))
 
+    async def _on_rating(self, record: Record) -> None:
+        try:
+            feedback = decode(record, Feedback)
+        except InvalidEvent as error:
+            # The trainer reads the same topic and buries what nobody can read; one dead letter is enough.
+            _log.info("rating_not_counted", reason=str(error))
+            return
+        if self._ratings is not None:
+            self._ratings.given(feedback, partition=record.partition, offset=record.offset)
+
     async def _log_feedback(self) -> None:
         counts = self._feedback.take()
         if counts is not None:
@@ -261,17 +286,33 @@ class GatekeeperWorker:
             watermark = min(self._marks.watermark_ms(name, partition) for name in names)
             if watermark:
                 closed += self._stage.close(partition, watermark / 1000)
+        closed += self._close_ratings(owned)
         offsets = self._stage.commitable()
-        if not (closed or offsets):
+        of_ratings = {} if self._ratings is None else self._ratings.commitable()
+        if not (closed or offsets or of_ratings):
             return
         try:
             await self._flush()
             await commit_offsets(
-                self._app, {place: at for place, at in offsets.items() if tuple(place) in owned}
+                self._app,
+                {place: at for place, at in {**offsets, **of_ratings}.items() if tuple(place) in owned},
             )
             self._stage.committed(offsets)
+            if self._ratings is not None:
+                self._ratings.committed(of_ratings)
         except Transient as error:
             _log.warning("stream_waits", topic="tallies", reason=str(error))
+
+    def _close_ratings(self, owned: set[tuple[str, int]]) -> int:
+        """Log the windows of ratings that have matured in our partitions of `feedback`; returns how many."""
+        if self._ratings is None:
+            return 0
+        name, closed = self._parts.topics.name("feedback"), 0
+        for partition in sorted(partition for topic, partition in owned if topic == name):
+            watermark = self._marks.watermark_ms(name, partition)
+            if watermark:
+                closed += self._ratings.close(partition, watermark / 1000)
+        return closed
 
     def _lead_where_commands_are_ours(self) -> None:
         """Whoever reads the one partition of `commands` acts; Kafka's group makes that one at a time."""
@@ -287,6 +328,9 @@ class GatekeeperWorker:
 
     async def _on_revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
         self._stage.drop({tp.partition for tp in revoked})
+        if self._ratings is not None:
+            name = self._parts.topics.name("feedback")
+            self._ratings.drop({tp.partition for tp in revoked if tp.topic == name})
         self._marks.drop({(tp.topic, tp.partition) for tp in revoked})
 
     async def _on_assigned(self, _app: Any, _assigned: Any, **_: Any) -> None:

@@ -317,6 +317,7 @@ class InferenceWorker:
             index=produced.index,
             rules=produced.rules,
             issued_at=now_ms,
+            unit=stamp.unit,
         )
         return issue_receipt(receipt, self._signer)
 

@@ -439,6 +439,29 @@ def regression_in_bake() -> History:
     return history
 
 
+def ratings_guardrail() -> History:
+    """Answers that pass every gate and that users do not like: stopped by their thumbs."""
+    history = in_canary(ratings={}, canary={"min_shadow": 5000, "ci_width": 0.0})
+    for _ in range(40):
+        if history.routing.canary is None:
+            break
+        history.traffic(1, shadow_rate=0.04, active_rate=0.04)
+        history.ratings(shadow=4, shadow_down=2.5, active=36, active_down=5.0)
+    return history
+
+
+def suspicious_ratings_hold() -> History:
+    """Thumbs that are suspicious and no proof hold the canary to its end; those of too few users block nothing."""
+    history = in_canary(ratings={}, canary={"max_duration_s": 30.0})
+    history.traffic(2, shadow_rate=0.04, active_rate=0.04)
+    history.ratings(shadow=5, shadow_down=5.0, active=45, active_down=5.0)
+    for _ in range(40):
+        if history.routing.canary is None:
+            break
+        history.traffic(1, shadow_rate=0.04, active_rate=0.04)
+    return history
+
+
 HISTORIES: dict[str, Callable[[], History]] = {
     write.__name__: write
     for write in (
@@ -480,6 +503,8 @@ HISTORIES: dict[str, Callable[[], History]] = {
         mirror_without_copies,
         mirror_with_poor_coverage,
         regression_in_bake,
+        ratings_guardrail,
+        suspicious_ratings_hold,
     )
 }
 

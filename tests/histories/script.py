@@ -26,6 +26,8 @@ from schemas.gate_inputs import (
     ProbesSent,
     ProposalSeen,
     QaResults,
+    RatingCounts,
+    RatingTally,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -293,6 +295,31 @@ class History:
                     canary_bp=0,
                     total=ArmsCounts(shadow=shadow),
                     classifiers=() if classifier is None else (classifier,),
+                ),
+            )
+        )
+
+    def ratings(
+        self,
+        *,
+        shadow: int = 0,
+        shadow_down: float = 0.0,
+        active: int = 0,
+        active_down: float = 0.0,
+        partition: int = 0,
+        epoch: int | None = None,
+        release: str = GOOD,
+    ) -> tuple[Effect, ...]:
+        """One matured window of thumbs for answers of the last second."""
+        return self.write(
+            RatingTally(
+                partition=partition,
+                start=self.now / 1000 - 1.0,
+                end=self.now / 1000,
+                epoch=self.routing.epoch if epoch is None else epoch,
+                counts=(
+                    RatingCounts(release=release, rated=shadow, down=shadow_down),
+                    RatingCounts(release=self.routing.active_release, rated=active, down=active_down),
                 ),
             )
         )

@@ -50,6 +50,8 @@ ENDS = {
     "mirror_without_copies": "abort:mirror:no_copies",
     "mirror_with_poor_coverage": "abort:mirror:coverage",
     "regression_in_bake": "rollback:bake:error_margin",
+    "ratings_guardrail": "abort:ratings",
+    "suspicious_ratings_hold": "abort:inconclusive",
 }
 """How a history ends, for people: the bytes say it too."""
 HELD_FIRST = (

@@ -11,6 +11,7 @@ const GROUPS = [
   ["abort", "Speaks against the candidate", "aborts when their mean reaches the limit"],
   ["watch", "Watched", "stops the ramp"],
   ["domain", "By domain", "aborts on harm to one domain"],
+  ["guardrail", "Users' ratings", "aborts or holds on thumbs down"],
 ];
 
 export const short = (digest) => (digest ? digest.slice(0, 8) : "none");

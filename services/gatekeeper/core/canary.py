@@ -12,6 +12,7 @@ from schemas.gate_inputs import BlobsChecked
 from schemas.routing import RoutingState
 from services.gatekeeper.core.candidates import Outcome, end_candidate
 from services.gatekeeper.core.comparison import gate_progress
+from services.gatekeeper.core.guardrail import guarded
 from services.gatekeeper.core.state import (
     Bake,
     CanaryRun,
@@ -31,7 +32,7 @@ from twinloop.statistics.tally import WindowTally
 from twinloop.statistics.triggers import TriggerState
 from twinloop.statistics.verdict import Verdict, VerdictKind
 
-HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity"})
+HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity", "ratings"})
 """Abort reasons that speak against the candidate itself; every other one only says that nothing was shown."""
 
 
@@ -114,6 +115,7 @@ def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
                 "memory": replace(fresh, started_at=stage.memory.started_at),
                 "classifier": None,
                 "checking_since": None,
+                "ratings": None,
             }
         )
     )
@@ -132,7 +134,7 @@ def watch_canary(turn: Turn) -> None:
     stage = turn.state.stage
     if not isinstance(stage, CanaryRun):
         return
-    verdict = judge(turn.policy.canary, stage.memory, stage_seconds(turn.state, stage))
+    verdict = _judged(turn, stage)
     if verdict.kind is VerdictKind.ABORT:
         _abort(turn, stage, verdict)
     elif stage.checking_since is not None:
@@ -143,6 +145,11 @@ def watch_canary(turn: Turn) -> None:
         ramp_to(turn, stage, step=stage.step + 1, reason="step_cleared", line=verdict.summary)
     else:
         say(turn, stage, verdict, needed=_needed(verdict))
+
+
+def _judged(turn: Turn, stage: CanaryRun) -> Verdict:
+    policy = turn.policy
+    return guarded(policy, stage, judge(policy.canary, stage.memory, stage_seconds(turn.state, stage)))
 
 
 def stage_seconds(state: JudgeState, stage: CanaryRun | Mirroring) -> float:
@@ -189,7 +196,7 @@ def on_blobs_checked(turn: Turn, checked: BlobsChecked) -> None:
             turn, stage.candidate, reason="manual", line=f"forced by {stage.by}: {stage.detail}", evidence={}
         )
         return
-    verdict = judge(turn.policy.canary, stage.memory, stage_seconds(turn.state, stage))
+    verdict = _judged(turn, stage)
     evidence: dict[str, JsonValue] = {**_evidence(stage, verdict), **_approval(stage)}
     if stage.forced_by is not None:
         line = f"forced by {stage.forced_by}: {verdict.summary}"

@@ -14,6 +14,7 @@ from schemas.gate_inputs import (
     ProbesSent,
     ProposalSeen,
     QaResults,
+    RatingTally,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -30,6 +31,7 @@ from services.gatekeeper.core.examination import (
     watch_preparing,
 )
 from services.gatekeeper.core.forcing import watch_forcing
+from services.gatekeeper.core.guardrail import on_ratings
 from services.gatekeeper.core.mirroring import watch_mirror
 from services.gatekeeper.core.orders import on_command
 from services.gatekeeper.core.policy import read_policy
@@ -97,6 +99,7 @@ def _on_fact(
     turn: Turn,
     body: Tally
     | MirrorTally
+    | RatingTally
     | CommandSeen
     | ProposalSeen
     | QaResults
@@ -110,6 +113,9 @@ def _on_fact(
         on_tally(turn, body)
     elif isinstance(body, MirrorTally):
         on_mirror_tally(turn, body)
+    elif isinstance(body, RatingTally):
+        on_ratings(turn, body)
+        watch_canary(turn)
     elif isinstance(body, CommandSeen):
         on_command(turn, body)
     elif isinstance(body, ProposalSeen):

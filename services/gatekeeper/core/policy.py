@@ -117,6 +117,21 @@ class PromotePolicy(Section):
     """
 
 
+class RatingsPolicy(Section):
+    """Dissatisfaction as a guardrail of the canary: thumbs down by arm, judged with a delay of their own."""
+
+    margin: Annotated[float, Field(ge=0, lt=0.9)] = 0.15
+    """How much higher the share of sticky keys that rate the shadow down may be, in points of 1."""
+    alpha_abort: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Bound on ever stopping a canary whose users are no less content."""
+    min_rated: Annotated[int, Field(ge=0)] = 0
+    """Rated keys of the shadow that a promote needs; 0: ratings may stop or hold, and are never waited for."""
+    window_s: Seconds = 60.0
+    """Width of a window of answers."""
+    maturity_s: Annotated[float, Field(ge=0)] = 300.0
+    """How long after a window's end ratings of its answers are waited for."""
+
+
 class WatchPolicy(Section):
     """The judge's own supervision."""
 
@@ -151,6 +166,8 @@ class GatePolicy(Section):
     """What follows when every gate is cleared."""
     mirror: Annotated[MirrorPolicy | None, Field(exclude_if=lambda value: value is None)] = None
     """Mirrored traffic; absent is none."""
+    ratings: Annotated[RatingsPolicy | None, Field(exclude_if=lambda value: value is None)] = None
+    """The guardrail of users' ratings; absent is none."""
     rollback: TriggerPolicy = TriggerPolicy()
     """Limits whose breach restores the previous release."""
     watch: WatchPolicy = WatchPolicy()

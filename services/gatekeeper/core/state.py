@@ -12,6 +12,7 @@ from schemas.routing import RoutingState
 from services.gatekeeper.core.policy import GatePolicy
 from twinloop.statistics.canary_state import CanaryState
 from twinloop.statistics.mirror import MirrorState
+from twinloop.statistics.ratings import RatingState
 from twinloop.statistics.tally import TallyMerger
 from twinloop.statistics.triggers import TriggerState
 
@@ -28,6 +29,10 @@ def _as_mirror(value: Any) -> MirrorState:
     return value if isinstance(value, MirrorState) else MirrorState.from_json(value)
 
 
+def _as_ratings(value: Any) -> RatingState:
+    return value if isinstance(value, RatingState) else RatingState.from_json(value)
+
+
 def _as_merger(value: Any) -> TallyMerger:
     return value if isinstance(value, TallyMerger) else TallyMerger.from_json(value)
 
@@ -40,6 +45,9 @@ TriggerMemory = Annotated[
 ]
 MirrorMemory = Annotated[
     MirrorState, PlainValidator(_as_mirror), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+RatingMemory = Annotated[
+    RatingState, PlainValidator(_as_ratings), PlainSerializer(lambda s: s.to_json(), return_type=dict)
 ]
 MergerMemory = Annotated[
     TallyMerger, PlainValidator(_as_merger), PlainSerializer(lambda s: s.to_json(), return_type=dict)
@@ -117,6 +125,8 @@ class CanaryRun(Frozen):
     """Summary of the QA dry run, repeated in the promotion's evidence."""
     mirror: dict[str, Any] | None = None
     """Summary of the mirrored traffic before it, where there was some."""
+    ratings: RatingMemory | None = None
+    """What users' ratings say; absent until the first matured window."""
     approved_by: str | None = None
     forced_by: str | None = None
     checking_since: EpochMs | None = None

@@ -16,7 +16,7 @@ from twinloop.settings_loader import merge
 MIRROR = {
     "basis_points": 2000,
     "min_units": 50,
-    "min_s": 1.0,
+    "min_s": 3.0,
     "max_s": 60.0,
     "hold_s": 2.0,
     "bake_basis_points": 1000,
@@ -25,7 +25,8 @@ MIRROR = {
 
 def begin(world: World, start: Callable[..., Running]) -> tuple[Running, str]:
     """A gatekeeper that mirrors, steady traffic, and a candidate on its way."""
-    running = start(policy=merge(FAST["policy"], {"mirror": MIRROR, "promote": {"bake_s": 6.0}}))
+    told = {"mirror": MIRROR, "promote": {"bake_s": 6.0}, "watch": {"progress_s": 0.5}}
+    running = start(policy=merge(FAST["policy"], told))
     world.start(queries_per_s=400)
     boot = world.wait_for_kind("genesis").state.active_release
     time.sleep(2.0)  # Steady traffic gives the gates their latency yardstick.

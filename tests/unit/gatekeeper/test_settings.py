@@ -12,6 +12,7 @@ from services.gatekeeper.core.policy import (
     GatePolicy,
     MirrorPolicy,
     PromotePolicy,
+    RatingsPolicy,
     policy_change,
     read_policy,
 )
@@ -34,6 +35,7 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
     later = {
         "canary": replace(GatePolicy().canary, baseline_units=1000, silent_shadow="hold"),
         "promote": PromotePolicy(force_approvers=2, partial=True, freezes_training=True),
+        "ratings": RatingsPolicy(),
         "mirror": MirrorPolicy(basis_points=2000, bake_basis_points=500),
         "rollback": replace(GatePolicy().rollback, min_windows=3),
     }
@@ -43,13 +45,15 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
 def test_a_key_that_came_later_leaves_the_digest_of_older_policies_alone() -> None:
     dumped = GatePolicy().model_dump(mode="json")
     assert not {"force_approvers", "partial", "freezes_training"} & set(dumped["promote"])
-    assert "mirror" not in dumped
+    assert not {"mirror", "ratings"} & set(dumped)
     assert GatePolicy(promote=PromotePolicy(force_approvers=2)).digest != GatePolicy().digest
 
 
 def test_the_shipped_file_names_every_threshold(tmp_path: Path) -> None:
     shipped = yaml.safe_load(SHIPPED.read_text())["gatekeeper"]["policy"]
-    for section, values in GatePolicy(mirror=MirrorPolicy()).model_dump(mode="json").items():
+    for section, values in (
+        GatePolicy(mirror=MirrorPolicy(), ratings=RatingsPolicy()).model_dump(mode="json").items()
+    ):
         assert set(shipped[section]) | {"domains"} >= set(values), section
 
 

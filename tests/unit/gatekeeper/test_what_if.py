@@ -245,6 +245,30 @@ def test_a_passed_examination_leads_to_the_canary(tmp_path: Path) -> None:
     assert decisions[-1].reason == "qa_passed"
 
 
+def test_thumbs_in_the_file_are_joined_by_query_and_judged(tmp_path: Path) -> None:
+    """Receipts of elsewhere do not verify here: the file's own assignments say who answered."""
+    day = Day()
+    day.proposal(START)
+    day.traffic(range(1, 60))
+    for line in list(day.lines):
+        if line["topic"] != "assignments":
+            continue
+        for row in line["event"]["rows"][::2]:
+            feedback = {
+                "id": f"fb-{row['id']}",
+                "query_id": row["id"],
+                "receipt": "of elsewhere",
+                "question": "why?",
+                "rater": row["unit"],
+                "given_at": line["time"] + 3000,
+                "rating": "down" if row["arm"] == "shadow" else "up",
+            }
+            day.line("feedback", line["time"] + 3000, feedback)
+    policy = {"ratings": {"window_s": 5, "maturity_s": 5}, "canary": {**POLICY["canary"], "min_shadow": 5000}}
+    decisions, _ = decide(day, tmp_path, policy={**policy, "canary": {**policy["canary"], "ci_width": 0.0}})
+    assert (decisions[-1].kind, decisions[-1].reason) == ("abort", "ratings")
+
+
 MIRROR = {"mirror": {"basis_points": 2000, "min_units": 100, "min_s": 5}}
 
 
