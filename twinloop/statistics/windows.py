@@ -114,6 +114,11 @@ class PartitionWindows:
         """End of the last closed window; nothing before it will be counted any more."""
         return self._closed * self._policy.seconds
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open: a successor would miss nothing that was read so far."""
+        return not self._windows and not self._orphans
+
     def assign(self, row: Assignment, offset: int) -> None:
         """Take one assignment row, in offset order."""
         self._next[0] = offset + 1

@@ -105,8 +105,8 @@ class PartitionCopies:
         )
 
     def restart_offsets(self) -> RestartOffsets:
-        """Where a successor must read on to rebuild every open window whole."""
-        return self._windows.restart_offsets()
+        """Where a successor must read on to rebuild every open window whole; anywhere while none is open."""
+        return RestartOffsets(None, None) if self._windows.is_idle else self._windows.restart_offsets()
 
 
 def _is_opted_out(row: AssignmentRow, share: int) -> bool:
