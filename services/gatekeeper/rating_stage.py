@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schemas.feedback import Feedback
+from schemas.gate_inputs import FeedbackCounts
 from services.gatekeeper.core.policy import RatingsPolicy
 from services.gatekeeper.core.rating_windows import PartitionRatings, RatingScope
 from services.gatekeeper.gate_log import GateLog
@@ -42,7 +43,7 @@ class RatingStage:
     def close(self, partition: int, watermark_s: float) -> int:
         """Log the windows whose ratings have matured; returns how many."""
         closed = self._of(partition).close(watermark_s)
-        self._log.write(*closed)
+        self._log.write(*(FeedbackCounts(counts={}, ratings=window) for window in closed))
         return len(closed)
 
     def commitable(self) -> dict[TopicPartition, int]:

@@ -177,7 +177,7 @@ class _Judge:
         if self._ratings is not None:
             self._ratings.watch(rating_scope(self.state))
             for rated in self._ratings.close(now / 1000):
-                self._write(rated)
+                self._write(FeedbackCounts(counts={}, ratings=rated))
         if self._has_copies:
             for copies in self._copies.close(now / 1000):
                 self._write(copies)

@@ -18,16 +18,16 @@ from schemas.gate_inputs import (
     BlobsChecked,
     Body,
     CommandSeen,
+    FeedbackCounts,
     GateInput,
     Genesis,
-    MirrorTally,
     ProbeAnswer,
     ProbeMeasurement,
     ProbesSent,
     ProposalSeen,
     QaResults,
     RatingCounts,
-    RatingTally,
+    RatingWindow,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -288,7 +288,8 @@ class History:
         shadow = back.model_copy(update={"queries": sent, "missing": missing, "toxic_missing": unlabelled})
         start, total = self.now / 1000 - 1.0, ArmsCounts(shadow=shadow)
         return self.write(
-            MirrorTally(
+            Tally(
+                purpose="mirror",
                 partition=partition,
                 window=WindowCounts(
                     start=start,
@@ -315,14 +316,17 @@ class History:
     ) -> tuple[Effect, ...]:
         """One matured window of thumbs for answers of the last second."""
         return self.write(
-            RatingTally(
-                partition=partition,
-                start=self.now / 1000 - 1.0,
-                end=self.now / 1000,
-                epoch=self.routing.epoch if epoch is None else epoch,
-                counts=(
-                    RatingCounts(release=release, rated=shadow, down=shadow_down),
-                    RatingCounts(release=self.routing.active_release, rated=active, down=active_down),
+            FeedbackCounts(
+                counts={},
+                ratings=RatingWindow(
+                    partition=partition,
+                    start=self.now / 1000 - 1.0,
+                    end=self.now / 1000,
+                    epoch=self.routing.epoch if epoch is None else epoch,
+                    counts=(
+                        RatingCounts(release=release, rated=shadow, down=shadow_down),
+                        RatingCounts(release=self.routing.active_release, rated=active, down=active_down),
+                    ),
                 ),
             )
         )

@@ -9,12 +9,10 @@ from schemas.gate_inputs import (
     FeedbackCounts,
     GateInput,
     Genesis,
-    MirrorTally,
     PolicyChange,
     ProbesSent,
     ProposalSeen,
     QaResults,
-    RatingTally,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -49,7 +47,7 @@ from services.gatekeeper.core.state import (
     Preparing,
     Returning,
 )
-from services.gatekeeper.core.tallies import on_mirror_tally, on_tally
+from services.gatekeeper.core.tallies import on_tally
 from services.gatekeeper.core.turn import CHANGED_BY, Turn, probes_of
 from twinloop.statistics.tally import TallyMerger
 
@@ -98,8 +96,6 @@ def duties(state: JudgeState) -> tuple[Duty, ...]:
 def _on_fact(
     turn: Turn,
     body: Tally
-    | MirrorTally
-    | RatingTally
     | CommandSeen
     | ProposalSeen
     | QaResults
@@ -111,11 +107,6 @@ def _on_fact(
 ) -> None:
     if isinstance(body, Tally):
         on_tally(turn, body)
-    elif isinstance(body, MirrorTally):
-        on_mirror_tally(turn, body)
-    elif isinstance(body, RatingTally):
-        on_ratings(turn, body)
-        watch_canary(turn)
     elif isinstance(body, CommandSeen):
         on_command(turn, body)
     elif isinstance(body, ProposalSeen):
@@ -233,3 +224,6 @@ def _on_feedback(turn: Turn, seen: FeedbackCounts) -> None:
     for status, count in seen.counts.items():
         total[status] = total.get(status, 0) + count
     turn.set(feedback=total)
+    if seen.ratings is not None:
+        on_ratings(turn, seen.ratings)
+        watch_canary(turn)

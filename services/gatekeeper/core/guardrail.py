@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.gate_inputs import RatingCounts, RatingTally
+from schemas.gate_inputs import RatingCounts, RatingWindow
 from services.gatekeeper.core.policy import GatePolicy
 from services.gatekeeper.core.rating_windows import RatingScope
 from services.gatekeeper.core.state import CanaryRun, JudgeState
@@ -36,21 +36,21 @@ def rating_scope(state: JudgeState) -> RatingScope | None:
     return RatingScope(frozenset({routing.active_release, stage.candidate.release}), stage.first_epoch)
 
 
-def on_ratings(turn: Turn, tally: RatingTally) -> None:
+def on_ratings(turn: Turn, window: RatingWindow) -> None:
     """Take one partition's window of matured ratings; the first one by (partition, start, epoch) counts."""
     stage, rule = turn.state.stage, rule_of(turn.policy)
-    if not isinstance(stage, CanaryRun) or rule is None or tally.epoch < stage.first_epoch:
+    if not isinstance(stage, CanaryRun) or rule is None or window.epoch < stage.first_epoch:
         return
-    counted = {counts.release: counts for counts in tally.counts}
+    counted = {counts.release: counts for counts in window.counts}
     nobody = RatingCounts(release=stage.candidate.release, rated=0, down=0.0)
     shadow = counted.get(stage.candidate.release, nobody)
     active = counted.get(turn.routing.active_release, nobody)
     after = rate(
         rule,
         stage.ratings or RatingState.begin(rule),
-        partition=tally.partition,
-        start=tally.start,
-        epoch=tally.epoch,
+        partition=window.partition,
+        start=window.start,
+        epoch=window.epoch,
         counts=RatedArms(shadow.rated, shadow.down, active.rated, active.down),
     )
     turn.set(stage=stage.model_copy(update={"ratings": after}))

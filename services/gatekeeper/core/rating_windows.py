@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.event import Sha256
-from schemas.gate_inputs import RatingCounts, RatingTally
+from schemas.gate_inputs import RatingCounts, RatingWindow
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class PartitionRatings:
                 if rating.feedback_id == feedback_id and rating.rater == rater:
                     del window.by_query[query_id]
 
-    def close(self, watermark_s: float) -> tuple[RatingTally, ...]:
+    def close(self, watermark_s: float) -> tuple[RatingWindow, ...]:
         """Windows whose ratings have matured at this time, oldest first; those without a rating are not told."""
         tallies = []
         for key in sorted(self._windows):
@@ -101,12 +101,12 @@ class PartitionRatings:
         """Where a successor must read on to know every key that has counted; None where nothing is held."""
         return self._first_offset
 
-    def _tally(self, key: tuple[int, int], window: _Window) -> RatingTally:
+    def _tally(self, key: tuple[int, int], window: _Window) -> RatingWindow:
         late, self._late = self._late, 0
         counts: dict[Sha256, list[float]] = {}
         for (release, _), shares in sorted(self._shares(window).items()):
             counts.setdefault(release, []).append(math.fsum(shares) / len(shares))
-        return RatingTally(
+        return RatingWindow(
             partition=self.partition,
             start=key[0] * self._window_s,
             end=(key[0] + 1) * self._window_s,

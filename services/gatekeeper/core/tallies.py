@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from schemas.gate_inputs import MirrorTally, Tally
+from schemas.gate_inputs import Tally
 from services.gatekeeper.core.canary import advance_canary, watch_canary
 from services.gatekeeper.core.mirroring import take_copies, take_users, watch_mirror
 from services.gatekeeper.core.rollback import watch_triggers
@@ -15,9 +15,12 @@ from twinloop.statistics.tally import TallyMerger, WindowTally
 
 
 def on_tally(turn: Turn, tally: Tally) -> None:
-    """Take one partition's window; the first one by (partition, start, epoch) counts."""
+    """Take one partition's window; the first one by (purpose, partition, start, epoch) counts."""
     if tally.partition not in turn.state.merger.partitions:
         return  # Written under settings with more partitions than the policy record announced.
+    if tally.purpose == "mirror":
+        _on_copies(turn, tally)
+        return
     window = WindowTally.from_json(tally.window.model_dump(mode="json"))
     # The share is looked up here: two tally stages must never disagree about it within one window.
     window = replace(window, canary_bp=turn.state.shares.get(window.epoch, 0))
@@ -29,11 +32,8 @@ def on_tally(turn: Turn, tally: Tally) -> None:
         _take(turn, each)
 
 
-def on_mirror_tally(turn: Turn, tally: MirrorTally) -> None:
-    """Take one partition's window of copies; the first one by (partition, start, epoch) counts."""
+def _on_copies(turn: Turn, tally: Tally) -> None:
     partitions = turn.state.merger.partitions
-    if tally.partition not in partitions:
-        return
     known = turn.state.copies
     merger = known if known.partitions == partitions else TallyMerger(partitions)
     window = WindowTally.from_json(tally.window.model_dump(mode="json"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schemas.assignments import AssignmentBatch, AssignmentRow
-from schemas.gate_inputs import MirrorTally, Tally, WindowCounts
+from schemas.gate_inputs import Tally, WindowCounts
 from schemas.outcomes import OutcomeBatch, OutcomeRow
 from twinloop.statistics.windows import (
     Assignment,
@@ -97,10 +97,14 @@ class PartitionCopies:
             if row.purpose == "mirror":
                 self._windows.outcome(_outcome(row, batch.toxicity_classifier), offset)
 
-    def close(self, watermark_s: float) -> tuple[MirrorTally, ...]:
+    def close(self, watermark_s: float) -> tuple[Tally, ...]:
         """Windows complete at this time, oldest first; a partition without copies gives a heartbeat."""
         return tuple(
-            MirrorTally(partition=self.partition, window=WindowCounts.model_validate(window.to_json()))
+            Tally(
+                partition=self.partition,
+                window=WindowCounts.model_validate(window.to_json()),
+                purpose="mirror",
+            )
             for window in self._windows.close(watermark_s)
         )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from schemas.decisions import Decision, Progress
-from schemas.gate_inputs import GateInput, MirrorTally
+from schemas.gate_inputs import GateInput, Tally
 from services.gatekeeper.replay import replay
 from tests.integration.gatekeeper.conftest import FAST, Running
 from tests.integration.gatekeeper.world import World
@@ -56,7 +56,7 @@ def test_copies_come_before_the_first_user_and_to_the_old_slot_in_the_bake(
     assert baked.state.mirror is None
     assert baked.evidence["mirror"]["copies_back"] > 0  # type: ignore[index, call-overload, operator]
     inputs = [(record.offset, decode(record, GateInput)) for record in world.read("gate-inputs")]
-    assert any(isinstance(each.body, MirrorTally) for _, each in inputs)
+    assert any(isinstance(each.body, Tally) and each.body.purpose == "mirror" for _, each in inputs)
     assert replay(inputs, world.decisions()).mismatches == ()
 
 

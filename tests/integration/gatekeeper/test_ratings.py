@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from schemas.gate_inputs import GateInput, RatingTally
+from schemas.gate_inputs import FeedbackCounts, GateInput
 from services.gatekeeper.replay import replay
 from tests.integration.gatekeeper.conftest import FAST, Running
 from tests.integration.gatekeeper.world import World
@@ -29,7 +29,7 @@ def test_a_candidate_that_users_do_not_like_is_stopped_though_its_gates_are_well
     assert aborted.reason == "ratings"
     assert aborted.evidence["feedback"] == "quarantine"
     inputs = [(record.offset, decode(record, GateInput)) for record in world.read("gate-inputs")]
-    tallies = [each.body for _, each in inputs if isinstance(each.body, RatingTally)]
-    rated = {counts.release for tally in tallies for counts in tally.counts}
+    windows = [each.body.ratings for _, each in inputs if isinstance(each.body, FeedbackCounts)]
+    rated = {counts.release for window in windows if window is not None for counts in window.counts}
     assert rated == {boot, candidate}
     assert replay(inputs, world.decisions()).mismatches == ()
