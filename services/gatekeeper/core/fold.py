@@ -29,6 +29,8 @@ from services.gatekeeper.core.examination import (
     watch_preparing,
 )
 from services.gatekeeper.core.forcing import watch_forcing
+from services.gatekeeper.core.guardrail import on_ratings
+from services.gatekeeper.core.mirroring import watch_mirror
 from services.gatekeeper.core.orders import on_command
 from services.gatekeeper.core.policy import read_policy
 from services.gatekeeper.core.readiness import on_readiness
@@ -41,6 +43,7 @@ from services.gatekeeper.core.state import (
     Examining,
     Forcing,
     JudgeState,
+    Mirroring,
     Preparing,
     Returning,
 )
@@ -192,6 +195,8 @@ def _watch_stage(turn: Turn) -> None:
         watch_preparing(turn, stage)
     elif isinstance(stage, Examining):
         watch_examining(turn)
+    elif isinstance(stage, Mirroring):
+        watch_mirror(turn)
     elif isinstance(stage, CanaryRun):
         watch_canary(turn)
     elif isinstance(stage, Forcing):
@@ -219,3 +224,6 @@ def _on_feedback(turn: Turn, seen: FeedbackCounts) -> None:
     for status, count in seen.counts.items():
         total[status] = total.get(status, 0) + count
     turn.set(feedback=total)
+    if seen.ratings is not None:
+        on_ratings(turn, seen.ratings)
+        watch_canary(turn)
