@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.event import Sha256
 from services.gatekeeper.core.policy import GatePolicy
+from services.gatekeeper.webhook_settings import WebhookSettings
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import ServiceSettings, read_yaml
 from twinloop.statistics.windows import WindowPolicy
@@ -51,6 +52,8 @@ class GatekeeperSection(BaseModel):
     """How long a decision may take to come back from the log."""
     probes: ProbeSettings = ProbeSettings()
     """The QA probes."""
+    webhook: WebhookSettings = WebhookSettings()
+    """Who is told of each decision by HTTP."""
     windows: WindowPolicy = WindowPolicy()
     """How assignments and outcomes are cut into windows."""
     policy: GatePolicy = GatePolicy()
