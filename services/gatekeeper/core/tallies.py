@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from schemas.gate_inputs import Tally
+from services.gatekeeper.core.ab_test import advance_ab_test, watch_ab_test
 from services.gatekeeper.core.canary import advance_canary, watch_canary
 from services.gatekeeper.core.rollback import watch_triggers
 from services.gatekeeper.core.turn import Turn
@@ -38,3 +39,5 @@ def _take(turn: Turn, window: WindowTally) -> None:
     watch_triggers(turn, window)
     advance_canary(turn, window)
     watch_canary(turn)
+    advance_ab_test(turn, window)
+    watch_ab_test(turn)
