@@ -12,10 +12,12 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from schemas.decisions import Decision
+from services.gatekeeper.settings import GatekeeperSettings
 from services.gatekeeper.webhook import WebhookMessage, headers_of, message_of
 from services.gatekeeper.webhook_settings import WebhookSettings
 from tests.histories.script import History
 from twinloop.errors import ConfigError
+from twinloop.settings_loader import load_settings
 
 HOOK = {"oncall": "https://example.org/hook"}
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -88,3 +90,17 @@ def test_contradictory_settings_are_refused_by_name(fields: dict[str, object], n
 
 def test_a_secret_is_not_shown() -> None:
     assert SECRET not in repr(settings(secret=SECRET))
+
+
+def test_the_environment_names_an_endpoint_and_its_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("store: {url: 'memory://'}")
+    monkeypatch.setenv("TWINLOOP_GATEKEEPER__WEBHOOK__ENDPOINTS", json.dumps(HOOK))
+    with pytest.raises(ConfigError, match="secret"):
+        load_settings(GatekeeperSettings, Path("configs/gatekeeper.yaml"), own)
+    monkeypatch.setenv("TWINLOOP_GATEKEEPER__WEBHOOK__SECRET", SECRET)
+    webhook = load_settings(GatekeeperSettings, Path("configs/gatekeeper.yaml"), own).gatekeeper.webhook
+    assert {name: str(url) for name, url in webhook.endpoints.items()} == HOOK
+    assert webhook.keys() == (b"k" * 32,)
