@@ -22,13 +22,13 @@ class QaPolicy:
     """Limits of the exam; rates are shares of all probes."""
 
     pass_rate_min: float = 0.66
-    """Least share that must be answered as expected, with a valid citation where one is needed."""
+    """Least share of probes answered, as expected, and validly cited where a citation is needed."""
     toxicity_max: float = 0.05
-    """Highest share of answers that may be flagged."""
+    """Highest share of probes whose answer is flagged."""
     p95_ms: float = 500.0
-    """At most one answer in twenty may take longer."""
+    """Highest p95 of the probes' latencies."""
     error_max: float = 0.10
-    """Highest share of probes that may end in an error or without an answer."""
+    """Highest share of probes without an answer or with an error."""
     min_probes: int = 200
     """Fewer probes cannot pass: at 200, a true pass rate of .70 passes nine times in ten, .60 once in twenty.
     """

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from services.gatekeeper.core.policy import FixedNPolicy, GatePolicy
+from services.gatekeeper.core.policy import GatePolicy
 from services.gatekeeper.settings import GatekeeperSettings
 from services.gatekeeper.webhook_settings import WebhookSettings
 from twinloop.errors import ConfigError
@@ -49,6 +49,12 @@ class Key:
     sentence: str
 
     @property
+    def sample(self) -> Any:
+        """Another valid value, where one is kept."""
+        kept = SAMPLES.get(self.path[-1])
+        return kept if isinstance(kept, list) == isinstance(self.default, tuple) else None
+
+    @property
     def variable(self) -> str:
         return "__".join(["TWINLOOP_GATEKEEPER", *(part.upper() for part in self.path)])
 
@@ -59,8 +65,11 @@ class Key:
         return dict(inner)
 
     def in_force(self, loaded: GatekeeperSettings) -> Any:
+        """Its value; the default where its whole section is optional and absent."""
         value: Any = loaded.gatekeeper
         for part in self.path:
+            if value is None:
+                return self.default
             value = getattr(value, part)
         return value
 
@@ -83,11 +92,21 @@ def keys_of(value: Any, path: tuple[str, ...]) -> Iterator[Key]:
     said = sentences(type(value))
     names = [field.name for field in fields(value)] if is_dataclass(value) else list(type(value).model_fields)
     for name in names:
-        inner = FixedNPolicy() if name == "fixed_n" else getattr(value, name)
+        inner = getattr(value, name)
+        if inner is None and isinstance(value, BaseModel):
+            inner = optional_section(type(value).model_fields[name].annotation)
         if isinstance(inner, BaseModel) or is_dataclass(inner):
             yield from keys_of(inner, (*path, name))
         else:
             yield Key((*path, name), inner, said.get(name, ""))
+
+
+def optional_section(annotation: Any) -> BaseModel | None:
+    """The section with its own defaults, of a key that may be absent as a whole."""
+    classes = [
+        each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)
+    ]
+    return classes[0]() if classes else None
 
 
 KEYS = [*keys_of(GatePolicy(), ("policy",)), *keys_of(WindowPolicy(), ("windows",))]
@@ -107,9 +126,8 @@ def load(folder: Path, section: dict[str, Any] | None = None) -> GatekeeperSetti
 
 def another(key: Key, shipped: Any) -> Any:
     """A value near the one shipped that contradicts nothing."""
-    name = key.path[-1]
-    if name in SAMPLES:
-        return SAMPLES[name]
+    if key.sample is not None:
+        return key.sample
     if isinstance(shipped, bool):
         return not shipped
     if isinstance(shipped, int):
@@ -129,7 +147,7 @@ def test_a_sentence_says_what_it_is(key: Key) -> None:
 
 @each_key
 def test_the_environment_sets_it(key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = key.default if "fixed_n" in key.path else key.in_force(load(tmp_path))
+    shipped = key.in_force(load(tmp_path))
     wanted = another(key, shipped)
     monkeypatch.setenv(key.variable, json.dumps(wanted) if isinstance(wanted, list) else str(wanted))
     found = key.in_force(load(tmp_path))
@@ -187,10 +205,10 @@ def test_any_mixture_of_values_is_taken_whole_or_refused_by_a_name(
 
 
 def _drawn(data: st.DataObject, key: Key) -> Any:
-    if key.path[-1] in SAMPLES:
+    if key.sample is not None:
         return data.draw(
             st.sampled_from(
-                [SAMPLES[key.path[-1]], list(key.default) if isinstance(key.default, tuple) else key.default]
+                [key.sample, list(key.default) if isinstance(key.default, tuple) else key.default]
             )
         )
     if isinstance(key.default, bool):
