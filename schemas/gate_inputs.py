@@ -105,6 +105,44 @@ class Tally(Frozen):
     """Lowest offset of `assignments` in this partition whose window is still open; -1 where that is unknown."""
 
 
+class MirrorTally(Frozen):
+    """What became of one partition's mirrored copies in a window; the first by (partition, start, epoch) counts."""
+
+    kind: Literal["mirror"] = "mirror"
+    partition: Count
+    window: WindowCounts
+    """Copies stand in the shadow's arm: those that did not come back are `missing` and no errors. Without queries it is
+    a heartbeat."""
+
+
+class RatingCounts(Frozen):
+    """How one release's answers of a window were rated."""
+
+    release: Sha256
+    rated: Count
+    """Sticky keys that rated, each in one window of a canary and partition only."""
+    down: Amount
+    """Sum of each key's share of thumbs down."""
+
+
+class RatingTally(Frozen):
+    """Ratings of one partition of `feedback` for the answers of a window, once they had time to come.
+
+    The first by (partition, start, epoch) counts.
+    """
+
+    kind: Literal["ratings"] = "ratings"
+    partition: Count
+    start: Amount
+    """Of the answers' times, in seconds."""
+    end: Amount
+    epoch: Count
+    """The routing epoch the answers were given under."""
+    counts: tuple[RatingCounts, ...]
+    late: Count = 0
+    """Ratings that came after their window had closed; counted, not used."""
+
+
 class CommandSeen(Frozen):
     """An order and whether signature and roles allow it; nonce and expiry are judged by the fold."""
 
@@ -241,6 +279,8 @@ Body = Annotated[
     | Tick
     | PolicyChange
     | Tally
+    | MirrorTally
+    | RatingTally
     | CommandSeen
     | ReadinessSeen
     | ProposalSeen

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from schemas.decisions import Decision, GateProgress, Progress
 from schemas.event import SLOTS, Slot
 from schemas.gate_inputs import Applied, RedisSeen
-from services.gatekeeper.core.state import JudgeState
+from services.gatekeeper.core.state import Bake, JudgeState, Mirroring
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 READ_TOPICS = (
@@ -74,6 +74,18 @@ class GatekeeperMetrics:
             "twinloop_canary_units",
             "Counted units of the running canary, by arm.",
             ["arm"],
+            registry=registry,
+        )
+        self.mirror_coverage = Gauge(
+            "twinloop_mirror_coverage_ratio",
+            "Share of mirrored copies that came back, of 1, while copies are judged, by stage.",
+            ["stage"],
+            registry=registry,
+        )
+        self.mirror_copies = Gauge(
+            "twinloop_mirror_copies",
+            "Mirrored copies of the running stage whose windows are closed, by what became of them.",
+            ["stage", "result"],
             registry=registry,
         )
         self.active_slot = Gauge(
@@ -184,8 +196,28 @@ class GatekeeperMetrics:
         if routing.canary is None:
             for gauge in (self.gate_evidence, self.gate_share, self.gate_seconds, self.canary_units):
                 gauge.clear()
+        self._mirrored(state)
         for phase in PHASES:
             self.phase.labels(phase).set(routing.phase == phase)
+
+    def _mirrored(self, state: JudgeState) -> None:
+        """How much of the mirrored traffic came back, where some is judged."""
+        self.mirror_coverage.clear()
+        self.mirror_copies.clear()
+        stage = state.stage
+        seen = (
+            stage.memory
+            if isinstance(stage, Mirroring)
+            else stage.mirror
+            if isinstance(stage, Bake)
+            else None
+        )
+        if stage is None or seen is None:
+            return
+        self.mirror_copies.labels(stage.name, "back").set(seen.back)
+        self.mirror_copies.labels(stage.name, "missing").set(seen.sent - seen.back)
+        if seen.coverage is not None:
+            self.mirror_coverage.labels(stage.name).set(seen.coverage)
 
 
 def _number(gate: GateProgress, name: str) -> float | None:

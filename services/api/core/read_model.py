@@ -226,7 +226,7 @@ class ReadModel:
             self.staged = decision
         elif decision.state.phase not in ("qa", "canary", "promoting"):
             self.staged = None
-        if kind == "canary" or (kind == "reject" and "qa" in decision.evidence):
+        if kind in ("mirror", "canary") or (kind == "reject" and "qa" in decision.evidence):
             self.examined = decision
         if kind == "canary" and decision.release is not None:
             self.canary = GateSeries(decision.release, decision)

@@ -9,10 +9,12 @@ from schemas.gate_inputs import (
     FeedbackCounts,
     GateInput,
     Genesis,
+    MirrorTally,
     PolicyChange,
     ProbesSent,
     ProposalSeen,
     QaResults,
+    RatingTally,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -30,6 +32,8 @@ from services.gatekeeper.core.examination import (
     watch_preparing,
 )
 from services.gatekeeper.core.forcing import watch_forcing
+from services.gatekeeper.core.guardrail import on_ratings
+from services.gatekeeper.core.mirroring import watch_mirror
 from services.gatekeeper.core.orders import on_command
 from services.gatekeeper.core.policy import read_policy
 from services.gatekeeper.core.readiness import on_readiness
@@ -43,10 +47,11 @@ from services.gatekeeper.core.state import (
     Examining,
     Forcing,
     JudgeState,
+    Mirroring,
     Preparing,
     Returning,
 )
-from services.gatekeeper.core.tallies import on_tally
+from services.gatekeeper.core.tallies import on_mirror_tally, on_tally
 from services.gatekeeper.core.turn import CHANGED_BY, Turn, probes_of
 from twinloop.statistics.tally import TallyMerger
 
@@ -95,6 +100,8 @@ def duties(state: JudgeState) -> tuple[Duty, ...]:
 def _on_fact(
     turn: Turn,
     body: Tally
+    | MirrorTally
+    | RatingTally
     | CommandSeen
     | ProposalSeen
     | QaResults
@@ -106,6 +113,11 @@ def _on_fact(
 ) -> None:
     if isinstance(body, Tally):
         on_tally(turn, body)
+    elif isinstance(body, MirrorTally):
+        on_mirror_tally(turn, body)
+    elif isinstance(body, RatingTally):
+        on_ratings(turn, body)
+        watch_canary(turn)
     elif isinstance(body, CommandSeen):
         on_command(turn, body)
     elif isinstance(body, ProposalSeen):
@@ -202,6 +214,8 @@ def _watch_stage(turn: Turn) -> None:
         watch_preparing(turn, stage)
     elif isinstance(stage, Examining):
         watch_examining(turn)
+    elif isinstance(stage, Mirroring):
+        watch_mirror(turn)
     elif isinstance(stage, CanaryRun):
         watch_canary(turn)
     elif isinstance(stage, AbTest):

@@ -10,7 +10,15 @@ from services.gatekeeper.core.candidates import end_candidate
 from services.gatekeeper.core.forcing import force_promotion
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.rollback import NoTarget, choose_target, roll_back
-from services.gatekeeper.core.state import AbTest, CanaryRun, Examining, ForceOrder, Forcing, Preparing
+from services.gatekeeper.core.state import (
+    AbTest,
+    CanaryRun,
+    Examining,
+    ForceOrder,
+    Forcing,
+    Mirroring,
+    Preparing,
+)
 from services.gatekeeper.core.turn import Turn
 from twinloop.errors import CommandRefused
 from twinloop.orders import WAITS_FOR_ANOTHER
@@ -104,7 +112,7 @@ def _roll_back(turn: Turn, command: Command) -> str:
 
 def _promote(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
-    if isinstance(stage, CanaryRun | Examining):
+    if isinstance(stage, CanaryRun | Examining | Mirroring):
         _check_release(command, stage.candidate.release)
         return _force(turn, command, stage)
     if isinstance(stage, Preparing):
@@ -113,7 +121,7 @@ def _promote(turn: Turn, command: Command) -> str:
     raise CommandRefused("no candidate is staged")
 
 
-def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
+def _force(turn: Turn, command: Command, stage: CanaryRun | Examining | Mirroring) -> str:
     """Past the gates; where the policy asks for two approvers, the second one's order is the one that counts."""
     release = stage.candidate.release
     first = turn.state.force_order
@@ -135,9 +143,10 @@ def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
         actor = f"{first.actor} and {command.actor}"
         detail = f"{first.detail}; {command.reason}"
     turn.set(force_order=None)
-    if isinstance(stage, Examining):
+    if isinstance(stage, Examining | Mirroring):
         force_promotion(turn, stage.candidate, by=actor, detail=detail)
-        return f"{release[:8]} skips the examination and the canary"
+        skipped = "the examination and the canary" if isinstance(stage, Examining) else "the canary"
+        return f"{release[:8]} skips {skipped}"
     turn.set(stage=stage.model_copy(update={"forced_by": by}))
     watch_canary(turn)
     return f"{release[:8]} skips the gates"
@@ -147,7 +156,7 @@ def _abort(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
     if isinstance(stage, AbTest):
         return _stop_ab_test(turn, command)
-    if not isinstance(stage, Preparing | Examining | CanaryRun | Forcing):
+    if not isinstance(stage, Preparing | Examining | Mirroring | CanaryRun | Forcing):
         raise CommandRefused("no candidate is staged")
     _check_release(command, stage.candidate.release)
     is_bad = command.parameters.get("revoke") is True
@@ -175,7 +184,11 @@ def _stop_ab_test(turn: Turn, command: Command) -> str:
 def _approve(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
     order = turn.state.force_order
-    if isinstance(stage, CanaryRun | Examining) and order and order.release == stage.candidate.release:
+    if (
+        isinstance(stage, CanaryRun | Examining | Mirroring)
+        and order
+        and order.release == stage.candidate.release
+    ):
         _check_release(command, stage.candidate.release)
         return _force(turn, command, stage)
     if not isinstance(stage, CanaryRun):
@@ -217,7 +230,7 @@ def _resume(turn: Turn, command: Command) -> str:
     if state.paused_at is None:
         raise CommandRefused("nothing is paused")
     stage = state.stage
-    if isinstance(stage, CanaryRun):
+    if isinstance(stage, CanaryRun | Mirroring):
         paused_ms = stage.paused_ms + state.now - max(state.paused_at, stage.since)
         turn.set(stage=stage.model_copy(update={"paused_ms": paused_ms}))
     turn.set(paused_by=None, paused_at=None)

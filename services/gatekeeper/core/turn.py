@@ -27,6 +27,7 @@ from services.gatekeeper.core.state import (
     Examining,
     Forcing,
     JudgeState,
+    Mirroring,
     Preparing,
     Returning,
 )
@@ -193,8 +194,8 @@ def decision_digest(decision: Decision) -> Sha256:
 def phase_of(state: JudgeState) -> Phase:
     """The phase that a routing state shows for the judge's stage."""
     stage = state.stage
-    if isinstance(stage, Preparing | Examining):
-        return "qa"
+    if isinstance(stage, Preparing | Examining | Mirroring):
+        return "qa"  # No user has met the candidate yet.
     if isinstance(stage, CanaryRun | AbTest):
         return "canary"
     if isinstance(stage, Returning | Forcing):

@@ -53,6 +53,7 @@ class Running:
         for feed in built.feeds:
             feed.start()
             self._stack.callback(feed.close)
+        self.registry = built.registry
         self._stop = StopSignal()
         self.error: BaseException | None = None
         self._group = f"{settings.topics.prefix}gatekeeper"

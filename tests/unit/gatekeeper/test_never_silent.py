@@ -14,6 +14,7 @@ from services.gatekeeper.core.state import (
     CanaryRun,
     Examining,
     Forcing,
+    Mirroring,
     Preparing,
     Returning,
 )
@@ -32,6 +33,14 @@ def preparing() -> History:
 def examining() -> History:
     history = preparing()
     history.prepare()
+    return history
+
+
+def mirroring() -> History:
+    history = History({**SLOW, "mirror": {"basis_points": 1000}}).begin()
+    history.propose()
+    history.prepare()
+    history.examine()
     return history
 
 
@@ -98,6 +107,7 @@ def ab_test() -> History:
     [
         (preparing, Preparing),
         (examining, Examining),
+        (mirroring, Mirroring),
         (canary, CanaryRun),
         (paused_canary, CanaryRun),
         (checking_blobs, CanaryRun),
@@ -127,7 +137,7 @@ def test_no_stage_is_silent_for_ten_seconds(begin: Callable[[], History], stage:
 
 
 def test_a_progress_line_says_which_stage_and_what_is_needed() -> None:
-    for begin in (preparing, examining, canary, checking_blobs, forcing, returning, ab_test):
+    for begin in (preparing, examining, mirroring, canary, checking_blobs, forcing, returning, ab_test):
         history = begin()
         for _ in range(20):
             history.tick(0.5)
