@@ -114,7 +114,7 @@ class InferenceWorker:
         self._producer.flush(5.0)
 
     def _turn(self) -> None:
-        records = self._stream.poll(self._limits.batch_max, self._limits.batch_wait_s)
+        records = self._stream.poll(self._poll_max(), self._limits.batch_wait_s)
         self._watch_backlog(len(records))
         self._reader.begin()
         batch, unreadable = self._parsed(records)
@@ -125,6 +125,11 @@ class InferenceWorker:
         if records:
             self._process(batch, unreadable, state=reading.state, unconfirmed=reading.unconfirmed)
         self._say_readiness()
+
+    def _poll_max(self) -> int:
+        """A backlog that lasts is read in larger batches, so that it is turned away quicker than it grows."""
+        usual, overload = self._limits.batch_max, self._limits.overload
+        return usual if self._backlog_ms < overload.after_ms else max(usual, overload.drain_max)
 
     def _watch_backlog(self, polled: int) -> None:
         """A batch that is not full says that nothing waits behind it."""
@@ -189,6 +194,7 @@ class InferenceWorker:
             state,
             now_ms=self._clock.now_ms(),
             max_hops=self._limits.max_hops,
+            answer_max=self._limits.batch_max,
             overload=self._limits.overload,
             backlog_ms=self._backlog_ms,
         )
