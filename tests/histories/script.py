@@ -281,19 +281,22 @@ class History:
         partition: int = 0,
         classifier: str | None = None,
         epoch: int | None = None,
+        harmed: Domain | None = None,
     ) -> tuple[Effect, ...]:
         """The mirrored copies of the last window's second, as their tally; call it after `window`."""
         back = _arm(sent - missing, errors=errors, latency_ms=ms, toxic=toxic, new=False)
         shadow = back.model_copy(update={"queries": sent, "missing": missing, "toxic_missing": unlabelled})
+        start, total = self.now / 1000 - 1.0, ArmsCounts(shadow=shadow)
         return self.write(
             MirrorTally(
                 partition=partition,
                 window=WindowCounts(
-                    start=self.now / 1000 - 1.0,
-                    end=self.now / 1000,
+                    start=start,
+                    end=start + 1.0,
                     epoch=self.routing.epoch if epoch is None else epoch,
                     canary_bp=0,
-                    total=ArmsCounts(shadow=shadow),
+                    total=total,
+                    domains={harmed or DOMAINS[int(start) % len(DOMAINS)]: total},
                     classifiers=() if classifier is None else (classifier,),
                 ),
             )

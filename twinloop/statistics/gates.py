@@ -73,16 +73,17 @@ def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
 def judge_harm(
     policy: CanaryPolicy, state: CanaryState, *, subject: str
 ) -> tuple[tuple[GateRow, ...], GateRow | None]:
-    """The abort gates alone, for a stage that can stop a release and never promote one; the gate that stopped it.
+    """Abort gates and domains, for a stage that can stop a release and never promote one; the gate that stopped it.
 
+    Domains say where the harm is, and stop nothing by themselves.
     `subject` says in the gates' lines whose answers the first arm holds.
     """
     rows = tuple(
         replace(row, line=row.line.replace("canary", subject, 1))
         for row in gate_rows(policy, state)
-        if row.kind == "abort"
+        if row.kind in ("abort", "domain")
     )
-    return rows, next((row for row in rows if row.name == state.abort_gate), None)
+    return rows, next((row for row in rows if row.kind == "abort" and row.name == state.abort_gate), None)
 
 
 @dataclass(frozen=True)

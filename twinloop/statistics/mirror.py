@@ -132,24 +132,33 @@ def join(policy: CanaryPolicy, state: MirrorState, until: Position, now: float) 
 
 
 def _pair(users: WindowTally | None, copies: WindowTally | None, suspect: Suspect) -> WindowTally:
-    """Both arms of one stretch of time; the one under suspicion is the shadow's."""
-    nothing = Arms()
-    of_users = (users.total if users else nothing).active
-    of_copies = (copies.total if copies else nothing).shadow
+    """Both arms of one stretch of time, in total and by domain; the one under suspicion is the shadow's."""
     known = [window for window in (users, copies) if window is not None]
-    if suspect == "copies":
-        arms = Arms(active=of_users, shadow=of_copies)
-    else:
-        arms = Arms(active=_untimed(of_copies), shadow=_untimed(of_users))
+    names = sorted({name for window in known for name in window.domains})
     return WindowTally(
         start=known[0].start,
         end=known[0].end,
         epoch=known[0].epoch,
-        total=arms,
+        total=_arms(users.total if users else None, copies.total if copies else None, suspect),
+        domains={
+            name: _arms(
+                users.domains.get(name) if users else None,
+                copies.domains.get(name) if copies else None,
+                suspect,
+            )
+            for name in names
+        },
         late=sum(window.late for window in known),
         duplicates=sum(window.duplicates for window in known),
         classifiers=tuple(sorted({name for window in known for name in window.classifiers})),
     )
+
+
+def _arms(users: Arms | None, copies: Arms | None, suspect: Suspect) -> Arms:
+    of_users, of_copies = (users or Arms()).active, (copies or Arms()).shadow
+    if suspect == "copies":
+        return Arms(active=of_users, shadow=of_copies)
+    return Arms(active=_untimed(of_copies), shadow=_untimed(of_users))
 
 
 def _untimed(arm: ArmTally) -> ArmTally:

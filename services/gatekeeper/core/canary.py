@@ -11,7 +11,7 @@ from schemas.decisions import Progress
 from schemas.gate_inputs import BlobsChecked
 from schemas.routing import RoutingState
 from services.gatekeeper.core.candidates import Outcome, end_candidate
-from services.gatekeeper.core.comparison import gate_progress
+from services.gatekeeper.core.comparison import gate_progress, spared_domains
 from services.gatekeeper.core.fixed_n_gate import objection, still_needed, tested
 from services.gatekeeper.core.guardrail import guarded
 from services.gatekeeper.core.state import (
@@ -299,12 +299,10 @@ def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, neede
 def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     code = verdict.reason_code
     outcome: Outcome = "failed" if code in HARM_REASONS or code.startswith("domain:") else "returned"
-    harmed, spared = _harmed_domains(verdict)
-    evidence = _evidence(stage, verdict)
-    line = verdict.summary
-    if outcome == "failed" and harmed and spared and turn.policy.promote.partial:
-        evidence |= {"failed_domains": list(harmed), "spared_domains": list(spared)}
-        line = f"{line}; {', '.join(spared)} may be proposed again without {', '.join(harmed)}"
+    evidence, line = _evidence(stage, verdict), verdict.summary
+    spared = spared_domains(verdict.gates) if outcome == "failed" and turn.policy.promote.partial else None
+    if spared is not None:
+        evidence, line = {**evidence, **spared.evidence}, f"{line}; {spared.line}"
     end_candidate(turn, stage.candidate, outcome, kind="abort", reason=code, line=line, evidence=evidence)
 
 
@@ -314,13 +312,6 @@ def _block(turn: Turn, stage: CanaryRun, verdict: Verdict, *, why: str) -> None:
     end_candidate(
         turn, stage.candidate, "returned", kind="abort", reason="fixed_n", line=why, evidence=evidence
     )
-
-
-def _harmed_domains(verdict: Verdict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(domains with evidence of harm, domains without)."""
-    rows = [gate for gate in verdict.gates if gate.kind == "domain"]
-    harmed = tuple(gate.name for gate in rows if gate.status in ("breached", "invalid"))
-    return harmed, tuple(gate.name for gate in rows if gate.name not in harmed)
 
 
 def _evidence(stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:

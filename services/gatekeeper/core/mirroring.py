@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import JsonValue
+
 from schemas.decisions import Progress
 from services.gatekeeper.core.canary import salt_of, stage_seconds, start_canary
-from services.gatekeeper.core.candidates import end_candidate
-from services.gatekeeper.core.comparison import comparison, gate_progress
+from services.gatekeeper.core.candidates import Outcome, end_candidate
+from services.gatekeeper.core.comparison import comparison, gate_progress, spared_domains
 from services.gatekeeper.core.policy import MirrorPolicy
 from services.gatekeeper.core.rollback import watch_comparison
 from services.gatekeeper.core.state import Bake, Candidate, Mirroring
@@ -106,9 +108,9 @@ def _watch_candidate(turn: Turn, stage: Mirroring) -> None:
             "a candidate is mirrored to, but the policy in force says nothing of mirrored traffic"
         )
     seen = stage.memory
-    rows, harm = judge_harm(turn.policy.mirror_harm, seen.memory, subject="copies")
-    if harm is not None:
-        _end(turn, stage, rows, "failed", code=harm.name, line=harm.line)
+    if seen.memory.abort_gate is not None:
+        _, harm = _judged(turn, stage)
+        _end(turn, stage, "failed", code=seen.memory.abort_gate, line=harm.line if harm else "")
         return
     trouble = _trouble(turn, policy, seen)
     stage = _held(turn, stage, None if trouble is None else trouble[0])
@@ -116,29 +118,29 @@ def _watch_candidate(turn: Turn, stage: Mirroring) -> None:
     if trouble is not None:
         code, why = trouble
         held_s = (turn.state.now - (stage.held_since or turn.state.now)) / 1000
+        line = f"{why}; held for {held_s:.0f} s"
         if held_s > policy.hold_s:
-            _end(turn, stage, rows, "returned", code=code, line=f"{why}; held for {held_s:.0f} s")
+            _end(turn, stage, "returned", code=code, line=line)
         else:
-            _say(
-                turn, stage, rows, f"{why}; held for {held_s:.0f} s", needed="copies that come back, labelled"
-            )
+            _say(turn, stage, line, needed="copies that come back, labelled")
     elif seen.units >= policy.min_units and waited_s >= policy.min_s:
         if turn.state.paused_by is not None:
-            _say(
-                turn,
-                stage,
-                rows,
-                seen.coverage_text,
-                needed="resume: the canary is due, but staging is paused",
-            )
+            needed = "resume: the canary is due, but staging is paused"
+            _say(turn, stage, seen.coverage_text, needed=needed)
         else:
-            start_canary(turn, stage.candidate, qa=stage.qa, mirrored=comparison(seen, rows))
+            mirrored = comparison(seen, _judged(turn, stage)[0])
+            start_canary(turn, stage.candidate, qa=stage.qa, mirrored=mirrored)
     elif waited_s >= policy.max_s:
         code = "traffic" if seen.sent else "no_copies"
         line = f"{seen.coverage_text} in {waited_s:.0f} s, {policy.min_units} keys are asked for"
-        _end(turn, stage, rows, "returned", code=code, line=line)
+        _end(turn, stage, "returned", code=code, line=line)
     else:
-        _say(turn, stage, rows, seen.coverage_text, needed=_needed(policy, seen, waited_s))
+        _say(turn, stage, seen.coverage_text, needed=_needed(policy, seen, waited_s))
+
+
+def _judged(turn: Turn, stage: Mirroring) -> tuple[tuple[GateRow, ...], GateRow | None]:
+    """Every gate, worked out only where a decision or a progress line needs them: it takes milliseconds."""
+    return judge_harm(turn.policy.mirror_harm, stage.memory.memory, subject="copies")
 
 
 def _trouble(turn: Turn, policy: MirrorPolicy, seen: MirrorState) -> tuple[str, str] | None:
@@ -163,9 +165,12 @@ def _held(turn: Turn, stage: Mirroring, code: str | None) -> Mirroring:
     return held
 
 
-def _end(
-    turn: Turn, stage: Mirroring, rows: tuple[GateRow, ...], outcome: Any, *, code: str, line: str
-) -> None:
+def _end(turn: Turn, stage: Mirroring, outcome: Outcome, *, code: str, line: str) -> None:
+    rows, _ = _judged(turn, stage)
+    evidence: dict[str, JsonValue] = {"mirror": comparison(stage.memory, rows), "qa": stage.qa}
+    spared = spared_domains(rows) if outcome == "failed" and turn.policy.promote.partial else None
+    if spared is not None:
+        evidence, line = {**evidence, **spared.evidence}, f"{line}; {spared.line}"
     end_candidate(
         turn,
         stage.candidate,
@@ -173,7 +178,7 @@ def _end(
         kind="abort",
         reason=f"mirror:{code}",
         line=f"before any user met it: {line}",
-        evidence={"mirror": comparison(stage.memory, rows), "qa": stage.qa},
+        evidence=evidence,
     )
 
 
@@ -182,7 +187,7 @@ def _needed(policy: MirrorPolicy, seen: MirrorState, waited_s: float) -> str:
     return f"{more} more keys whose copies came back" if more else f"{policy.min_s - waited_s:.0f} s more"
 
 
-def _say(turn: Turn, stage: Mirroring, rows: tuple[GateRow, ...], line: str, *, needed: str) -> None:
+def _say(turn: Turn, stage: Mirroring, line: str, *, needed: str) -> None:
     state, routing = turn.state, turn.routing
     if state.now - state.progress_at < turn.policy.watch.progress_s * 1000:
         return
@@ -194,7 +199,7 @@ def _say(turn: Turn, stage: Mirroring, rows: tuple[GateRow, ...], line: str, *, 
             phase="qa",
             release=stage.candidate.release,
             line=f"mirror {share / 100:g} %: {line}"[:1000],
-            gates=gate_progress(rows),
+            gates=gate_progress(_judged(turn, stage)[0]),
             needed=needed[:500],
         )
     )

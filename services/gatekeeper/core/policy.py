@@ -86,7 +86,7 @@ class MirrorPolicy(Section):
 
     basis_points: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Share of subjects whose queries the examined candidate gets copies of; 0 leaves the stage out."""
-    min_units: Annotated[int, Field(ge=1)] = 60
+    min_units: Annotated[int, Field(ge=1)] = 50
     """Least copies, counted as sticky keys, that must have come back before the canary."""
     min_s: Annotated[float, Field(ge=0)] = 60.0
     """Least time before the canary."""
@@ -242,9 +242,9 @@ class GatePolicy(Section):
 
     @property
     def mirror_harm(self) -> CanaryPolicy:
-        """The canary's limits as mirrored traffic is judged by them: in total, with a bound of its own."""
+        """The canary's limits as mirrored traffic is judged by them, with a bound of its own."""
         alpha = self.mirror.alpha_abort if self.mirror is not None else self.canary.alpha_abort
-        return replace(self.canary, alpha_abort=alpha, domains=())
+        return replace(self.canary, alpha_abort=alpha)
 
     @property
     def digest(self) -> str:

@@ -132,7 +132,7 @@ def fire(turn: Turn, *, reason: str, line: str, evidence: Mapping[str, JsonValue
 
 def watch_comparison(turn: Turn, stage: Bake) -> None:
     """The promoted release against copies that the one before it answers: a regression swaps back."""
-    if stage.mirror is None:
+    if stage.mirror is None or stage.mirror.memory.abort_gate is None:
         return
     rows, harm = _judge_promoted(turn, stage.mirror)
     if harm is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.event import Domain
 from services.gatekeeper.core.state import Bake, Mirroring
 from tests.histories.generate import MIRROR, mirroring, quick
 from tests.histories.script import BOOT, GOOD, History
@@ -77,6 +78,19 @@ def test_toxic_copies_revoke_the_candidate_and_quarantine_its_feedback() -> None
     assert history.routing.revoked == (GOOD,)
     assert history.routing.mirror is None
     assert history.last.evidence["feedback"] == "quarantine"
+
+
+def test_a_candidate_that_fails_the_copies_of_one_domain_costs_that_domain_alone() -> None:
+    history = mirroring(promote={"partial": True}, mirror={**MIRROR, "min_units": 3000})
+    for second in range(40):
+        if history.routing.mirror is None:
+            break
+        harmed: Domain = "med" if second % 2 else "law"
+        history.window(active=900, active_errors=36.0, harmed=harmed)
+        history.copies(errors=40.0 if harmed == "med" else 4.0, harmed=harmed, epoch=3)
+    assert history.last.reason in ("mirror:error_margin", "mirror:early_stop")
+    assert history.last.evidence["failed_domains"] == ["med"]
+    assert history.last.evidence["feedback"] == "quarantine_domains"
 
 
 def test_slow_copies_are_harm() -> None:
