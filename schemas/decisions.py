@@ -24,6 +24,8 @@ DecisionKind = Literal[
     "adopt",  # a break-glass write is taken into the log
     "pause",
     "resume",
+    "ab_start",  # a release that served before answers a share of users beside the active one
+    "ab_end",  # that comparison ended with a report; active unchanged
 ]
 
 

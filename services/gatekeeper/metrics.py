@@ -23,6 +23,7 @@ READ_TOPICS = (
     "feedback.status",
     "gate-inputs",
 )
+WEBHOOK_RESULTS = ("taken", "refused", "given_up", "feed_failed")
 PHASES = ("steady", "qa", "canary", "promoting", "bake")
 
 
@@ -117,6 +118,18 @@ class GatekeeperMetrics:
             ["topic"],
             registry=registry,
         )
+        self.webhook_posts = Counter(
+            "twinloop_webhook_posts",
+            "Attempts to post a decision, by endpoint and result.",
+            ["endpoint", "result"],
+            registry=registry,
+        )
+        self.webhook_age = Gauge(
+            "twinloop_webhook_waiting_seconds",
+            "Age of the decision that an endpoint has not taken yet, at its last attempt; 0 where none waits.",
+            ["endpoint"],
+            registry=registry,
+        )
 
         # A series has to be there at 0 before its first rise, or `increase` does not see that one.
         for status in get_args(RedisSeen.model_fields["status"].annotation):
@@ -144,6 +157,17 @@ class GatekeeperMetrics:
         if progress.phase == "canary":
             for gate in progress.gates:
                 self._gate(gate)
+
+    def webhook_begins(self, endpoint: str) -> None:
+        for result in WEBHOOK_RESULTS:
+            self.webhook_posts.labels(endpoint, result)
+        self.webhook_age.labels(endpoint).set(0)
+
+    def webhook(self, endpoint: str, result: str) -> None:
+        self.webhook_posts.labels(endpoint, result).inc()
+
+    def webhook_waits(self, endpoint: str, seconds: float) -> None:
+        self.webhook_age.labels(endpoint).set(seconds)
 
     def _gate(self, gate: GateProgress) -> None:
         kind, _, name = gate.name.partition(":")

@@ -47,6 +47,56 @@ def promote_and_bake() -> History:
     return history
 
 
+def ab_test_of_two_releases() -> History:
+    """The release that served before is compared with the active one, and neither wins or loses anything."""
+    history = History(RAMP).begin()
+    history.warm()
+    history.to_promoted()
+    history.order("ab_start")
+    history.tick(11)
+    history.warm()
+    history.prepare()
+    history.order(
+        "ab_start", actor="bob", key_id="operator-2", parameters={"basis_points": 1000, "units": 600}
+    )
+    history.applied()
+    history.traffic(60, shadow_rate=0.03, active_rate=0.02)
+    return history
+
+
+def ab_test_that_harms() -> History:
+    """The other release fails a third of its answers: the comparison ends long before its size."""
+    history = History(RAMP).begin()
+    history.warm()
+    history.to_promoted()
+    history.tick(11)
+    history.warm()
+    history.prepare()
+    history.order("ab_start", parameters={"basis_points": 500, "units": 5000})
+    history.applied()
+    history.traffic(200, shadow_rate=0.33, active_rate=0.02)
+    return history
+
+
+def blocked_by_fixed_n_tests() -> History:
+    """Two points worse is within the margin of every gate; Fisher's test is switched on and says worse."""
+    history = History({**RAMP, "promote": {"bake_s": 10, "fixed_n": {"units": 1500}}}).begin()
+    history.warm()
+    history.to_canary()
+    history.traffic(200, shadow_rate=0.04, active_rate=0.02)
+    return history
+
+
+def cleared_by_fixed_n_tests() -> History:
+    """The same tests have nothing against equal twins, and are waited for."""
+    history = History({**RAMP, "promote": {"bake_s": 10, "fixed_n": {"units": 3000}}}).begin()
+    history.warm()
+    history.to_canary()
+    history.until_cleared(200, shadow_rate=0.02, active_rate=0.02)
+    history.blobs()
+    return history
+
+
 def failed_examination() -> History:
     history = History(RAMP).begin()
     history.propose()
@@ -497,6 +547,10 @@ HISTORIES: dict[str, Callable[[], History]] = {
         dry_run,
         approved_by_a_person,
         outgoing_release_is_broken,
+        ab_test_of_two_releases,
+        ab_test_that_harms,
+        blocked_by_fixed_n_tests,
+        cleared_by_fixed_n_tests,
         mirror_then_canary_then_promote,
         mirror_aborted_by_harm,
         mirror_that_stays_silent,

@@ -19,6 +19,10 @@ from twinloop.signing import KeyRing, Signer, create_keys, load_signer, sign_doc
 
 NAMES = sorted(HISTORIES)
 ENDS = {
+    "ab_test_of_two_releases": "ab_end:ab_finished",
+    "ab_test_that_harms": "ab_end:early_stop",
+    "blocked_by_fixed_n_tests": "abort:fixed_n",
+    "cleared_by_fixed_n_tests": "promote:all_gates_cleared",
     "failed_examination": "reject:qa_pass_rate",
     "silent_examination": "reject:qa_pass_rate",
     "silent_workers": "reject:not_ready",

@@ -43,6 +43,7 @@ class WindowPolicy:
     """How windows are cut and when they close; all times in seconds."""
 
     seconds: float = 1.0
+    """Length of a window, by the time queries were assigned."""
     lateness_s: float = 1.0
     """How long after a window's end assignments to it may still appear."""
     grace_s: float = 5.0
@@ -53,10 +54,15 @@ class WindowPolicy:
     """How long an outcome waits for its assignment (the two topics are not read in step)."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or min(self.lateness_s, self.grace_s, self.orphan_ttl_s) < 0:
+        if not self.seconds > 0:
             raise ConfigError(
-                "window policy: seconds must be positive and no time negative; correct the gatekeeper's configuration"
+                "window policy: seconds must be positive; correct the gatekeeper's configuration"
             )
+        for name in ("lateness_s", "grace_s", "orphan_ttl_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"window policy: {name} must not be negative; correct the gatekeeper's configuration"
+                )
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ class ReadModel:
         nonce = decision.evidence.get("command")
         if isinstance(nonce, str):
             self._note_order(nonce, decision=decision)
-        if decision.release is not None:
+        # What a release became is not changed by comparing it with another one.
+        if decision.release is not None and decision.kind not in ("ab_start", "ab_end"):
             self.outcomes[decision.release] = decision.kind
         self._follow_stage(decision)
         return True

@@ -12,6 +12,7 @@ from schemas.gate_inputs import BlobsChecked
 from schemas.routing import RoutingState
 from services.gatekeeper.core.candidates import Outcome, end_candidate
 from services.gatekeeper.core.comparison import gate_progress, spared_domains
+from services.gatekeeper.core.fixed_n_gate import objection, still_needed, tested
 from services.gatekeeper.core.guardrail import guarded
 from services.gatekeeper.core.state import (
     Bake,
@@ -92,7 +93,8 @@ def advance_canary(turn: Turn, window: WindowTally) -> None:
             return
         stage = stage.model_copy(update={"classifier": window.classifiers[0]})
     memory = advance(turn.policy.canary, stage.memory, window, stage_seconds(turn.state, stage))
-    turn.set(stage=stage.model_copy(update={"memory": memory}))
+    stage = stage.model_copy(update={"memory": memory})
+    turn.set(stage=tested(turn.policy.promote.fixed_n, stage))
 
 
 def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
@@ -115,6 +117,7 @@ def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
                 "memory": replace(fresh, started_at=stage.memory.started_at),
                 "classifier": None,
                 "checking_since": None,
+                "fixed_n": None,
                 "ratings": None,
             }
         )
@@ -137,8 +140,10 @@ def watch_canary(turn: Turn) -> None:
     verdict = _judged(turn, stage)
     if verdict.kind is VerdictKind.ABORT:
         _abort(turn, stage, verdict)
+    elif stage.forced_by is None and objection(stage) is not None:
+        _block(turn, stage, verdict, why=str(objection(stage)))
     elif stage.checking_since is not None:
-        _watch_blob_check(turn, stage)
+        _watch_blob_check(turn, stage, verdict)
     elif verdict.kind is VerdictKind.PROMOTE or stage.forced_by is not None:
         _move_to_promote(turn, stage, verdict)
     elif _is_ramp_due(turn, stage, verdict):
@@ -267,18 +272,24 @@ def _mirrored_back(turn: Turn, routing: RoutingState) -> RoutingState:
 
 def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
     """A progress line with every gate, at most every few seconds."""
-    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
-        return
     routing = turn.routing
     share = routing.canary.basis_points if routing.canary else 0
     paused = f", paused by {turn.state.paused_by}" if turn.state.paused_by else ""
+    label = f"canary {share / 100:g} %{paused}"
+    say_verdict(turn, stage.candidate.release, verdict, label=label, needed=needed)
+
+
+def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, needed: str) -> None:
+    """As `say`, for whatever release answers a share of users."""
+    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
+        return
     turn.progress(
         Progress(
             at=turn.state.now,
-            epoch=routing.epoch,
+            epoch=turn.routing.epoch,
             phase="canary",
-            release=stage.candidate.release,
-            line=f"canary {share / 100:g} %{paused}: {verdict.summary}"[:1000],
+            release=release,
+            line=f"{label}: {verdict.summary}"[:1000],
             gates=gate_progress(verdict.gates),
             needed=needed[:500],
         )
@@ -295,9 +306,18 @@ def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     end_candidate(turn, stage.candidate, outcome, kind="abort", reason=code, line=line, evidence=evidence)
 
 
+def _block(turn: Turn, stage: CanaryRun, verdict: Verdict, *, why: str) -> None:
+    """The classical tests object: nothing is held against the candidate that the gates did not find."""
+    evidence = _evidence(stage, verdict)
+    end_candidate(
+        turn, stage.candidate, "returned", kind="abort", reason="fixed_n", line=why, evidence=evidence
+    )
+
+
 def _evidence(stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:
     named: dict[str, JsonValue] = {"classifier": stage.classifier} if stage.classifier else {}
-    return {"verdict": verdict.to_json(), "qa": stage.qa, **named, **_mirrored(stage.mirror)}
+    classical: dict[str, JsonValue] = {"fixed_n": stage.fixed_n} if stage.fixed_n is not None else {}
+    return {"verdict": verdict.to_json(), "qa": stage.qa, **named, **_mirrored(stage.mirror), **classical}
 
 
 def _mirrored(found: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
@@ -306,7 +326,10 @@ def _mirrored(found: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
 
 def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     mode = turn.policy.promote.mode
-    if stage.forced_by is None and turn.state.paused_by is not None:
+    untested = still_needed(turn.policy.promote.fixed_n, stage) if stage.forced_by is None else None
+    if untested is not None:
+        say(turn, stage, verdict, needed=untested)
+    elif stage.forced_by is None and turn.state.paused_by is not None:
         say(turn, stage, verdict, needed="resume: every gate is cleared, but promotion is paused")
     elif stage.forced_by is None and mode == "approval" and stage.approved_by is None:
         say(turn, stage, verdict, needed="an approver: every gate is cleared")
@@ -325,10 +348,12 @@ def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
         turn.check_blobs()
 
 
-def _watch_blob_check(turn: Turn, stage: CanaryRun) -> None:
+def _watch_blob_check(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     limit_s = turn.policy.promote.blob_check_timeout_s
     if stage.checking_since is not None and turn.state.now - stage.checking_since > limit_s * 1000:
         _no_promote(turn, stage, f"the outgoing release was not read back within {limit_s:g} s")
+    else:
+        say(turn, stage, verdict, needed="every blob of the outgoing release, read back and whole")
 
 
 def _no_promote(turn: Turn, stage: CanaryRun | Forcing, line: str) -> None:

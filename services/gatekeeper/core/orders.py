@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from schemas.commands import Action, Command
 from schemas.gate_inputs import CommandSeen
+from services.gatekeeper.core.ab_test import end_ab_test, start_ab_test
 from services.gatekeeper.core.canary import ramp_to, watch_canary
 from services.gatekeeper.core.candidates import end_candidate
 from services.gatekeeper.core.forcing import force_promotion
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.rollback import NoTarget, choose_target, roll_back
 from services.gatekeeper.core.state import (
+    AbTest,
     CanaryRun,
     Examining,
     ForceOrder,
@@ -30,6 +32,8 @@ ROLE_FOR: dict[Action, Role] = {
     "pause": "operator",
     "resume": "operator",
     "jump": "operator",
+    "ab_start": "operator",
+    "ab_stop": "operator",
     "train": "operator",
 }
 """The role a command's key must have; the trainer carries out `train`, everything else is ours."""
@@ -89,6 +93,10 @@ def _carry_out(turn: Turn, command: Command) -> str:
         return _abort(turn, command)
     if action == "approve":
         return _approve(turn, command)
+    if action == "ab_start":
+        return start_ab_test(turn, command)
+    if action == "ab_stop":
+        return _stop_ab_test(turn, command)
     if action == "jump":
         return _jump(turn, command)
     return _pause(turn, command) if action == "pause" else _resume(turn, command)
@@ -146,6 +154,8 @@ def _force(turn: Turn, command: Command, stage: CanaryRun | Examining | Mirrorin
 
 def _abort(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
+    if isinstance(stage, AbTest):
+        return _stop_ab_test(turn, command)
     if not isinstance(stage, Preparing | Examining | Mirroring | CanaryRun | Forcing):
         raise CommandRefused("no candidate is staged")
     _check_release(command, stage.candidate.release)
@@ -160,6 +170,15 @@ def _abort(turn: Turn, command: Command) -> str:
         evidence={"actor": command.actor},
     )
     return f"{stage.candidate.release[:8]} ended"
+
+
+def _stop_ab_test(turn: Turn, command: Command) -> str:
+    stage = turn.state.stage
+    if not isinstance(stage, AbTest):
+        raise CommandRefused("no A/B test is running")
+    _check_release(command, stage.release)
+    end_ab_test(turn, stage, "manual", _by(command))
+    return f"the A/B test of {stage.release[:8]} ended"
 
 
 def _approve(turn: Turn, command: Command) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,17 @@ class RampPolicy(Section):
         return steps
 
 
+class FixedNPolicy(Section):
+    """Fisher, chi-square and a bootstrap of p95 as one more gate, which may only block."""
+
+    units: Annotated[int, Field(ge=100)] = 1000
+    """Shadow units at which the tests are made, once: their p-values hold for a size that was fixed in advance."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """A shadow that one of them calls worse at this level is not promoted. Each of the three has this level for
+    itself, so identical twins are blocked somewhat more often.
+    """
+
+
 class MirrorPolicy(Section):
     """Unseen copies of users' queries: to the candidate before its canary, to the old slot during the bake."""
 
@@ -111,6 +123,8 @@ class PromotePolicy(Section):
     """Whether a candidate that harms some domains ends for those alone: the trainer is told to compose the active
     release with the other domains, and proposes that anew.
     """
+    fixed_n: Annotated[FixedNPolicy | None, Field(exclude_if=lambda value: value is None)] = None
+    """Classical tests that a canary has to pass as well; none where absent."""
     freezes_training: Annotated[bool, Field(exclude_if=lambda value: value is False)] = False
     """Whether a rollback during the bake also sets the feedback about the release that was left aside: what it was
     trained on, and what was said about its answers.
@@ -187,6 +201,9 @@ class GatePolicy(Section):
             if unknown:
                 raise ValueError(f"unknown key {', '.join(map(str, unknown))}")
             if info.field_name == "canary":
+                if isinstance(value.get("domains"), str):
+                    # As an environment variable spells it; pydantic-settings looks into no plain dataclass.
+                    value = {**value, "domains": json.loads(value["domains"])}
                 value = {"domains": ("law", "med", "fin", "gen"), **value}
         return value
 
@@ -214,6 +231,12 @@ class GatePolicy(Section):
             raise ValueError(
                 f"ramp.min_step_s x {len(self.ramp.basis_points) - 1} steps take {whole_ramp_s:g} s, but "
                 f"canary.max_duration_s is {self.canary.max_duration_s:g} s: raise it or shorten the steps"
+            )
+        fixed_n = self.promote.fixed_n
+        if fixed_n is not None and fixed_n.units > self.canary.max_shadow:
+            raise ValueError(
+                f"promote.fixed_n.units {fixed_n.units} is above canary.max_shadow {self.canary.max_shadow}: "
+                "no canary could reach it"
             )
         return self
 

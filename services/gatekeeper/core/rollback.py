@@ -81,6 +81,9 @@ def watch_returning(turn: Turn, stage: Returning) -> None:
     readiness = turn.policy.readiness
     limit_s = readiness.hopeless_s if so_far.is_hopeless else readiness.timeout_s
     if turn.state.now - stage.since <= limit_s * 1000:
+        turn.tell(
+            f"rollback target is prepared: {so_far.line}", release=stage.target, needed="workers with it"
+        )
         return
     turn.set(stage=None)
     routing = turn.routing

@@ -134,6 +134,8 @@ class CanaryRun(Frozen):
     paused_ms: int = 0
     classifier: str | None = None
     """What labels the answers of this canary; absent until the first labelled window."""
+    fixed_n: dict[str, Any] | None = None
+    """What the classical tests said at their size; absent before, and where no policy asks for them."""
 
 
 class ForceOrder(Frozen):
@@ -176,8 +178,24 @@ class Returning(Frozen):
     since: EpochMs
 
 
+class AbTest(Frozen):
+    """A release that served before answers a share of users' queries, to be compared with the active one."""
+
+    name: Literal["ab_test"] = "ab_test"
+    release: Sha256
+    since: EpochMs
+    units: int
+    """Shadow units at which it ends, fixed in advance."""
+    first_epoch: int
+    """Tallies of earlier epochs belong to earlier traffic."""
+    memory: CanaryMemory
+    classifier: str | None = None
+    """What labels the answers; absent until the first labelled window."""
+
+
 Stage = Annotated[
-    Preparing | Examining | Mirroring | CanaryRun | Forcing | Bake | Returning, Field(discriminator="name")
+    Preparing | Examining | Mirroring | CanaryRun | Forcing | Bake | Returning | AbTest,
+    Field(discriminator="name"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from schemas.gate_inputs import Tally
+from services.gatekeeper.core.ab_test import advance_ab_test, watch_ab_test
 from services.gatekeeper.core.canary import advance_canary, watch_canary
 from services.gatekeeper.core.mirroring import take_copies, take_users, watch_mirror
 from services.gatekeeper.core.rollback import watch_triggers
@@ -56,3 +57,5 @@ def _take(turn: Turn, window: WindowTally) -> None:
     take_users(turn, window)
     watch_canary(turn)
     watch_mirror(turn)
+    advance_ab_test(turn, window)
+    watch_ab_test(turn)

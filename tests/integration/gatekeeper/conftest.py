@@ -50,6 +50,9 @@ class Running:
         self._stack = ExitStack()
         built = build_worker(settings, self._stack)
         self.worker: GatekeeperWorker = built.worker
+        for feed in built.feeds:
+            feed.start()
+            self._stack.callback(feed.close)
         self.registry = built.registry
         self._stop = StopSignal()
         self.error: BaseException | None = None

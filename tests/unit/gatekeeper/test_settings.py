@@ -81,6 +81,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, section: dict[str, ob
         ({"tick_s": 4.0, "idle_tick_s": 2.0}, "idle_tick_s"),
         ({"idle_tick_s": 60.0}, "max_gap_s"),
         ({"readiness_repeat_s": 10.0}, "live_s"),
+        ({"policy": {"watch": {"progress_s": 9.8}}}, "progress_s"),
         ({"policy": {"ramp": {"basis_points": [500, 100]}}}, "rise"),
         ({"policy": {"ramp": {"basis_points": [100, 2000]}}}, "1000"),
         ({"policy": {"ramp": {"basis_points": []}}}, "basis_points"),
