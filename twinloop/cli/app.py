@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from twinloop.cli import (
+    backup_commands,
     data_commands,
     installation_commands,
     operation_commands,
@@ -27,6 +28,7 @@ def build_app() -> typer.Typer:
     question_commands.register(app)
     operation_commands.register(app)
     data_commands.register(app)
+    backup_commands.register(app)
     replay_commands.register(app)
     token_commands.register(app)
     return app
