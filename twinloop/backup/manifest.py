@@ -66,7 +66,7 @@ def files_under(folder: Path) -> tuple[BackupFile, ...]:
     """Every file in a back-up but its manifest, read to the end."""
     found = []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path != folder / MANIFEST:
             digest, size = sha256_of_file(path)
             found.append(BackupFile(path=path.relative_to(folder).as_posix(), sha256=digest, size=size))
     return tuple(found)

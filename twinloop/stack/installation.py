@@ -107,6 +107,7 @@ class Installation:
 
     def start(self) -> Installation:
         """Bring everything up and wait until it serves; on any failure everything is taken down again."""
+        self._refuse_running()
         try:
             self._prepare()
             self._start_services()
@@ -126,6 +127,7 @@ class Installation:
     @contextmanager
     def servers_alone(self) -> Iterator[Installation]:
         """Kafka, Redis and the profile without topics, keys and services, for as long as the block runs."""
+        self._refuse_running()
         try:
             self._start_servers()
             yield self
@@ -155,12 +157,16 @@ class Installation:
         )
         self._say(f"first release {self.bootstrap_release[:12]}")
 
+    def _refuse_running(self) -> None:
+        """Before anything of this program's own could be taken down, the other one's run file included."""
+        run_file = self.plan.home.run_file
+        if run_file.exists():
+            raise ConfigError(
+                f"{run_file} exists: this installation is running, or was killed. Stop it, or delete that file"
+            )
+
     def _start_servers(self) -> None:
         home = self.plan.home
-        if home.run_file.exists():
-            raise ConfigError(
-                f"{home.run_file} exists: this installation is running, or was killed. Stop it, or delete that file"
-            )
         home.create()
         self._backend = self._start_backend()
         self._say(self._backend.description)
