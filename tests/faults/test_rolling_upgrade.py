@@ -20,6 +20,9 @@ from twinloop.process import EXIT_OK
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
+START_S = 240.0
+"""A worker loads its model in seconds; on a machine that does ten other things, in minutes."""
+
 
 def exchanged(live: LiveSystem, service: Service, tree: Path, **environment: str) -> Service:
     """The same process identity from another version's tree: asked to stop, waited for, started, waited for."""
@@ -27,7 +30,7 @@ def exchanged(live: LiveSystem, service: Service, tree: Path, **environment: str
     assert service.child.exit_status == EXIT_OK, service.child.log_tail(30)
     instance = service.name.removeprefix(f"{service.service}-")
     fresh = live.start(service.service, instance, tree=tree, **environment)
-    fresh.wait_ready()
+    fresh.wait_ready(START_S)
     return fresh
 
 
@@ -43,15 +46,15 @@ def test_each_tree_runs_its_own_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_router_and_worker_are_upgraded_and_downgraded_under_load_and_lose_no_query(
     live: LiveSystem, counted: Callable[..., None], tmp_path: Path
 ) -> None:
     old = previous_tree(tmp_path / "tree")
     live.install(live.state(1), "create")
     router, worker = live.start("router", tree=old), live.start("inference", "blue-0", tree=old)
-    live.wait_ready(router, worker)
-    load = Load(live, per_s=15)
+    live.wait_ready(router, worker, timeout_s=START_S)
+    load = Load(live, per_s=15, deadline_ms=600_000)
     time.sleep(2.0)
     for tree in (ROOT, old):
         worker = exchanged(live, worker, tree)
@@ -59,7 +62,7 @@ def test_router_and_worker_are_upgraded_and_downgraded_under_load_and_lose_no_qu
         router = exchanged(live, router, tree)
         time.sleep(1.0)
     load.stop()
-    found = live.settled(load, timeout_s=90)
+    found = live.settled(load, timeout_s=240)
     counted(
         sent=found.sent, lost=len(found.lost), doubled=len(found.doubled), strange=len(found.strange),
         ended=found.kinds, dead_letters=len(live.records("dead-letters")),
@@ -80,7 +83,7 @@ class WholeSystem:
         for name in self.ORDER:
             service, _, instance = name.partition("-")
             live.start(service, instance, tree=tree)
-        live.wait_ready(timeout_s=150)
+        live.wait_ready(timeout_s=START_S)
 
     def roll(self, tree: Path, *, forward: bool) -> None:
         for name in self.ORDER if forward else reversed(self.ORDER):
@@ -110,7 +113,7 @@ def rated(live: LiveSystem, answers: Mapping[str, Answer]) -> list[str]:
 
 @pytest.mark.kafka
 @pytest.mark.faults
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)
 def test_every_service_is_upgraded_and_downgraded_under_load_and_nothing_is_lost_or_decided_otherwise(
     live: LiveSystem, counted: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -118,7 +121,7 @@ def test_every_service_is_upgraded_and_downgraded_under_load_and_nothing_is_lost
     begun = time.monotonic()
     system = WholeSystem(live, old)
     wait_until(lambda: live.routing() is not None, seconds=60, what="the first decision")
-    load = Load(live, per_s=10, deadline_ms=240_000)
+    load = Load(live, per_s=10, deadline_ms=900_000)
     time.sleep(3.0)
     system.order("pause", "the previous version decides this")
     system.roll(ROOT, forward=True)
