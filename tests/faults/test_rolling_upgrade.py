@@ -121,7 +121,7 @@ def test_every_service_is_upgraded_and_downgraded_under_load_and_nothing_is_lost
     begun = time.monotonic()
     system = WholeSystem(live, old)
     wait_until(lambda: live.routing() is not None, seconds=60, what="the first decision")
-    load = Load(live, per_s=10, deadline_ms=900_000)
+    load = Load(live, per_s=10, deadline_ms=600_000)
     time.sleep(3.0)
     system.order("pause", "the previous version decides this")
     system.roll(ROOT, forward=True)
