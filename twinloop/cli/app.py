@@ -8,6 +8,7 @@ from twinloop.cli import (
     data_commands,
     installation_commands,
     operation_commands,
+    pr_commands,
     question_commands,
     replay_commands,
     token_commands,
@@ -26,6 +27,7 @@ def build_app() -> typer.Typer:
     installation_commands.register(app)
     question_commands.register(app)
     operation_commands.register(app)
+    pr_commands.register(app)
     data_commands.register(app)
     replay_commands.register(app)
     token_commands.register(app)

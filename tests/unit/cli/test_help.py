@@ -34,6 +34,7 @@ def test_the_commands_are_those_the_pages_name() -> None:
         *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
         "replay",
+        *("pr propose", "pr list", "pr show", "pr approve", "pr reject"),
     }
 
 
