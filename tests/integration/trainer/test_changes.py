@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from typing import Any
+
+import pytest
 
 from schemas.audit import AuditEntry
 from schemas.changes import ChangeProposed, ChangeReviewed, ChangeStatus, PatchOperation, ReleaseDocuments
 from schemas.queries import Query
 from services.trainer.checkpoint import read_checkpoint
+from tests.fixtures.brokers import KafkaUnderTest
 from tests.integration.trainer.conftest import MakeBench
 from tests.integration.trainer.harness import NOW, TrainerBench, now_ms
 from twinloop.changes.change_log import decode_change
@@ -211,3 +216,34 @@ def test_a_lost_checkpoint_applies_nothing_twice_and_forgets_no_approval(make_be
     office.review(over, "approve", "n-2")
     assert "is refused" in office.audit("n-2").detail
     assert len(office.statuses("pr-over")) == 1
+
+
+def test_kills_at_random_moments_lead_to_one_release_of_an_approved_change(make_bench: MakeBench) -> None:
+    killed_at_random_moments(make_bench())
+
+
+@pytest.mark.faults
+@pytest.mark.kafka
+def test_kills_on_a_real_broker_lead_to_one_release_too(make_bench: MakeBench, kafka: KafkaUnderTest) -> None:
+    killed_at_random_moments(make_bench(kafka=kafka))
+
+
+def killed_at_random_moments(bench: TrainerBench) -> None:
+    office = Office(bench)
+    bench.genesis()
+    proposal = office.propose("pr-1", ESCROW)
+    chance, is_approved = random.Random(42), False
+    for _ in range(5):
+        process = bench.start()
+        time.sleep(chance.uniform(1.0, 3.5))  # from before the first poll to after the proposal of a release
+        bench.kill(process)
+        if not is_approved and any(each.stage == "open" for each in office.statuses("pr-1")):
+            office.review(proposal, "approve", "n-1")
+            is_approved = True
+    bench.start()
+    if not is_approved:
+        office.status("pr-1", "open")
+        office.review(proposal, "approve", "n-1")
+    made = office.status("pr-1", "candidate")
+    assert {each.release_id for each in bench.proposals()} == {made.release}
+    assert office.audit("n-1").result == "accepted"
