@@ -22,9 +22,13 @@ class QaPolicy:
     """Limits of the exam; rates are shares of all probes."""
 
     pass_rate_min: float = 0.66
+    """Least share of probes answered, as expected, and validly cited where a citation is needed."""
     toxicity_max: float = 0.05
+    """Highest share of probes whose answer is flagged."""
     p95_ms: float = 500.0
+    """Highest p95 of the probes' latencies."""
     error_max: float = 0.10
+    """Highest share of probes without an answer or with an error."""
     min_probes: int = 200
     """Fewer probes cannot pass: at 200, a true pass rate of .70 passes nine times in ten, .60 once in twenty.
     """

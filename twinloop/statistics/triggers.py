@@ -29,8 +29,11 @@ class TriggerPolicy:
     """Limits of the serving twin."""
 
     error_max: float = 0.15
+    """Highest error rate."""
     p95_ms: float = 1000.0
+    """Highest p95 of the latencies: no more than 5 % of answers may be slower."""
     toxicity_max: float = 0.05
+    """Highest share of flagged answers."""
     alarm: float = 1e4
     """Expected number of window updates between false alarms at the very limit."""
     stale_ttl_s: float = 120.0

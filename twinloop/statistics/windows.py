@@ -29,6 +29,7 @@ class WindowPolicy:
     """How windows are cut and when they close; all times in seconds."""
 
     seconds: float = 1.0
+    """Length of a window, by the time queries were assigned."""
     lateness_s: float = 1.0
     """How long after a window's end assignments to it may still appear."""
     grace_s: float = 5.0
