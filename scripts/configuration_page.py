@@ -122,7 +122,7 @@ def annotated_defaults(described: type) -> Iterator[tuple[str, Any, object]]:
     if issubclass(described, BaseModel):
         for name, field in described.model_fields.items():
             yield name, field.annotation, _default(field)
-    else:
+    elif is_dataclass(described):
         hints = get_type_hints(described)
         for each in fields(described):
             yield each.name, hints[each.name], each.default

@@ -1,15 +1,19 @@
-"""Each example in Python, run as its first line says, against an installation on the embedded profile."""
+"""What a newcomer tries on the embedded profile: each example in Python, each command that reports, with `--json`."""
 
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from twinloop.cli.app import build_app
+from twinloop.cli.exit_status import FAILED
 from twinloop.stack.home import Home
 from twinloop.stack.installation import Installation, Plan
 
@@ -82,3 +86,39 @@ def test_an_example_is_short_enough_to_be_read_at_once(name: str) -> None:
     ]
     assert len(blocks) == 1
     assert (blocks[0].end_lineno or 0) - blocks[0].lineno <= 5
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "holds"),
+    [
+        (("ask", QUESTIONS[0]), 0, {"query_id", "text", "receipt", "release"}),
+        (("rate", "up"), 0, {"id", "query_id", "rating"}),
+        (("feedback", "0" * 32), FAILED, {"feedback_id", "status"}),
+        (("status",), 0, {"state", "processes"}),
+        (("history",), 0, {"epoch", "line", "evidence"}),
+        (("releases",), 0, {"release", "parent", "role"}),
+        (("watch", "--from-start", "--seconds", "3"), 0, {"epoch", "line"}),
+        (("doctor",), 0, {"check", "status", "says"}),
+        (("keys", "init"), 0, {"public_file", "keys"}),
+        (("tokens", "add", "eva"), 0, {"id", "token"}),
+        (("tokens", "list"), 0, {"id", "role"}),
+        (("tokens", "revoke", "eva"), 0, {"id", "revoked"}),
+        (("pause", "--reason", "a look"), 0, {"epoch", "kind"}),
+        (("resume", "--reason", "seen"), 0, {"epoch", "kind"}),
+        (("train", "--reason", "a look"), 0, {"action", "nonce", "result"}),
+        (("replay", "--from-log"), 0, set()),
+    ],
+    ids=lambda value: " ".join(value[:2])[:30] if isinstance(value, tuple) else "",
+)
+def test_what_a_command_reports_is_json_objects_one_a_line(
+    line: tuple[str, ...],
+    status: int,
+    holds: set[str],
+    embedded: Installation,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    ended = CliRunner().invoke(build_app(), [*line, "--json", "--home", str(embedded.plan.home.root)])
+    assert ended.exit_code == status, ended.exception or ended.output
+    shown = [json.loads(each) for each in [*ended.stdout.splitlines(), *capfd.readouterr().out.splitlines()]]
+    assert shown
+    assert all(isinstance(each, dict) and holds <= set(each) for each in shown)
