@@ -42,7 +42,7 @@ class Timings(Frozen):
     """Where the time went, in milliseconds; total runs from assignment to answer."""
 
     queued_ms: Annotated[float, Field(ge=0)]
-    """From assignment to the start of retrieval."""
+    """The rest of the total: waiting in the topic and for its batch."""
     retrieval_ms: Annotated[float, Field(ge=0)]
     """Looking up passages."""
     generation_ms: Annotated[float, Field(ge=0)]
