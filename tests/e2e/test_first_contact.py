@@ -17,7 +17,7 @@ from twinloop.cli.exit_status import FAILED
 from twinloop.stack.home import Home
 from twinloop.stack.installation import Installation, Plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLES = Path("examples")
 STARTER = Path("configs/starter/documents.jsonl")

@@ -19,7 +19,7 @@ from twinloop.codec import decode
 from twinloop.kafka_jars.jars import fetch, fetch_tools
 from twinloop.stack.installation import Installation
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 QUESTION = "What does the starter collection say about this?"
 WITHOUT_US = "import sys; sys.modules['twinloop'] = sys.modules['services'] = sys.modules['schemas'] = None\n"
