@@ -39,7 +39,7 @@ first event type of its topic, so that a line typed into `kafka-console-producer
 | `ce_specversion`, `ce_id`, `ce_source`, `ce_time` | every record | CloudEvents |
 | `ce_type` | every record | the event type, with its version |
 | `content-type` | every record | `application/json` |
-| `traceparent` | every record | W3C Trace Context; one trace runs from the query to its outcome |
+| `traceparent` | queries and what follows from them | W3C Trace Context; one trace runs from the query to its outcome |
 | `tl-client` | answers | the query's `client`, so that a reader can filter without parsing |
 | `tl-stamp` | routed queries | slot, arm, release, epoch, domain, purpose, origin, times, hops, as JSON |
 | `tl-error`, `tl-error-kind`, `tl-service`, `tl-at` | dead letters | what was wrong, who put it aside, when |
