@@ -56,7 +56,7 @@ check: $(READY) ## format, lint, types, import arrows, published contracts, docs
 	$(BIN)/python -m schemas.generate --check
 	$(BIN)/python -m twinloop.demo.starter --check
 	$(BIN)/python -m scripts.reference_pages --check
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 fmt: $(READY) ## format and mend what lint can mend
 	$(BIN)/ruff check --fix .

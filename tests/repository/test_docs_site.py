@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +74,39 @@ def test_the_site_loads_nothing_from_the_network(config: dict[str, object]) -> N
         text = page.read_text(encoding="utf-8")
         assert "```mermaid" not in text, f"{page}: the theme would fetch mermaid from a server"
         assert not re.search(r"!\[[^\]]*\]\(https?:", text), f"{page}: a picture from the network"
+
+
+@pytest.mark.parametrize(
+    ("page", "fault"),
+    [
+        ("nowhere.md", "is not found among documentation files"),
+        ("../scripts/nowhere.py", "is not found among documentation files"),
+        ("index.md#no-such-heading", "no such anchor"),
+    ],
+)
+def test_the_build_of_make_check_fails_on_a_broken_link(page: str, fault: str, tmp_path: Path) -> None:
+    """The command line as it stands in the Makefile: with `--quiet` mkdocs would count no warning."""
+    line = next(
+        each.strip().removeprefix("$(BIN)/")
+        for each in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+        if "mkdocs build" in each
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(f"# A site\n\n[a link]({page})\n", encoding="utf-8")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/mkdocs_hooks.py", tmp_path / "scripts")
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[0]
+    (tmp_path / "mkdocs.yml").write_text(f"{text}\nnav: [index.md]\n", encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-m", *shlex.split(line)],
+        cwd=tmp_path,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert fault in ended.stderr
+    assert ended.returncode == 1
 
 
 def test_the_picture_is_one_for_light_and_for_dark() -> None:
