@@ -39,10 +39,11 @@ class QaPolicy:
                 raise ConfigError(
                     f"QA policy: {name} must lie between 0 and 1; correct the gatekeeper's configuration"
                 )
-        if self.min_probes < 1 or self.p95_ms <= 0:
-            raise ConfigError(
-                "QA policy: min_probes and p95_ms must be positive; correct the gatekeeper's configuration"
-            )
+        for name in ("min_probes", "p95_ms"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"QA policy: {name} must be positive; correct the gatekeeper's configuration"
+                )
 
 
 @dataclass(frozen=True)
