@@ -32,10 +32,10 @@ WORDS: Mapping[str, str] = {
     "router": """
         One router process on a preloaded topic against a bare loop that sends every record on as it is:
         same client, broker, settings, transactions. The router parses, verifies the state, drops
-        duplicates, assigns, chooses the domain, stamps, writes assignment rows and seen ids. Beyond 0.5
-        the bare loop's own cost in librdkafka (the larger record, one header more) and some ten
-        microseconds of Python for each query stand in the way; hashing and JSON are native already. More
-        rate comes from more partitions and processes.
+        duplicates, assigns, chooses the domain, stamps, writes assignment rows and seen ids; it decides the
+        next batch while Kafka commits the last. What is left between it and the bare loop: two keyed hashes,
+        JSON in and out and the domain's words, each one native call a query already, and in librdkafka the
+        larger record with two headers more. More rate comes from more partitions and processes.
     """,
     "freshness": """
         What reading the state anew for every batch of 64 costs, against routing by one state in memory.
