@@ -25,9 +25,10 @@ WORDS: Mapping[str, str] = {
     "propagation": """
         From the start of the one Redis write until the last of 1, 10, 100 reader processes has routed
         its first batch by the new epoch; each runs the shipped state reader, signature check included.
-        No broker. The control looks every 50 ms. A hundred processes on two cores wait for each other
-        more than for Redis, so that looking more often than an idle router's 20 ms would not help here:
-        that is why half of the control's time is not reached.
+        No broker. The control looks every 50 ms.
+        `floor_ms_100` is what one look of a hundred readers takes of two cores that do nothing else: a
+        process that wakes after 20 ms finds its caches cold. Looking more often would make that worse,
+        and a quarter of the control's time needs more cores.
     """,
     "router": """
         One router process on a preloaded topic against a bare loop that sends every record on as it is:
