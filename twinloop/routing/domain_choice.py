@@ -104,7 +104,7 @@ class DomainChooser:
         """
         weights = [weight for domain in DOMAINS for weight in rules.domains[domain].keywords.values()]
         unit = max([float(weight).as_integer_ratio()[1] for weight in weights], default=1)
-        self._bits = int(sum(weights) * unit).bit_length() + 1
+        self._bits = int(sum(map(Fraction, weights)) * unit).bit_length() + 1
         self._least = ceil(Fraction(rules.keyword_min_score) * unit)
         phrases: dict[str, int] = {}
         for index, domain in enumerate(DOMAINS):
