@@ -10,6 +10,7 @@ from twinloop.cli import (
     data_commands,
     installation_commands,
     operation_commands,
+    pr_commands,
     question_commands,
     replay_commands,
     token_commands,
@@ -29,6 +30,7 @@ def build_app() -> typer.Typer:
     question_commands.register(app)
     operation_commands.register(app)
     ab_commands.register(app)
+    pr_commands.register(app)
     data_commands.register(app)
     backup_commands.register(app)
     replay_commands.register(app)
