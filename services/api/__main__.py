@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,7 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
+from twinloop.telemetry.tracing import open_tracer
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/api.yaml")
@@ -67,7 +69,10 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
         # A name of its own at every start: answers to questions of an earlier life are nobody's any more.
         releases = ReleaseShelf(open_store(settings.store), KeyRing.load(settings.keys.public_path))
         name = f"api-{settings.instance}-{uuid.uuid4().hex[:8]}"
-        async with await AsyncClient.open(settings.kafka, topics, name=name) as client:
+        tracer = open_tracer("api", settings.instance, os.environ)
+        if tracer is not None:
+            stack.callback(tracer.close)
+        async with await AsyncClient.open(settings.kafka, topics, name=name, tracer=tracer) as client:
             yield Parts(
                 section=section,
                 follower=follower,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from twinloop.cli import (
+    ab_commands,
+    backup_commands,
     data_commands,
     installation_commands,
     operation_commands,
@@ -27,8 +29,10 @@ def build_app() -> typer.Typer:
     installation_commands.register(app)
     question_commands.register(app)
     operation_commands.register(app)
+    ab_commands.register(app)
     pr_commands.register(app)
     data_commands.register(app)
+    backup_commands.register(app)
     replay_commands.register(app)
     token_commands.register(app)
     return app
