@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.changes import ChangeProposed, ChangeReviewed
-from tests.unit.api.desk import DOCUMENTS, Desk
+from tests.unit.api.desk import DOCUMENTS, Desk, in_canary
 from twinloop.canonical import digest_of
 from twinloop.signing import verify_document
 
@@ -96,6 +96,14 @@ async def test_a_change_nobody_has_looked_at_is_pending(desk: Desk) -> None:
     desk.kafka.is_silent = True
     reply = await desk.call("POST", "/pr", by="olga", json=CHANGE)
     assert (reply.status_code, reply.json()["stage"]) == (202, "unexamined")
+
+
+async def test_a_proposal_that_names_no_base_is_for_the_active_release(desk: Desk) -> None:
+    in_canary(desk)
+    await propose(desk, base=None)
+    (said,) = desk.kafka.said
+    assert isinstance(said, ChangeProposed)
+    assert said.base == DOCUMENTS
 
 
 async def test_without_a_release_there_is_nothing_to_change(desk: Desk) -> None:
