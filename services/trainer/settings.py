@@ -109,6 +109,18 @@ class ReplaySettings(_Section):
     """Rows of that file with a passage that are not trained and measure grounding."""
 
 
+class IndexSettings(_Section):
+    """How a domain's documents are indexed; decided anew with every refresh."""
+
+    exact_up_to: int = Field(default=100_000, ge=0)
+    """Documents of a domain that are searched exactly; 0 makes every index approximate."""
+    approximate: Literal["hnsw", "ivf"] = "hnsw"
+    """The kind of index above that: both find less than all and are rebuilt whole by every refresh."""
+
+    def kind_for(self, documents: int) -> Literal["flat", "hnsw", "ivf"]:
+        return "flat" if documents <= self.exact_up_to else self.approximate
+
+
 class FoundationSettings(_Section):
     """The frozen model that adapters are trained for."""
 
@@ -148,6 +160,10 @@ class EvidenceSettings(_Section):
     """How much the share of right answers from a given passage may fall."""
     max_replay_loss: float = Field(default=0.3, ge=0, le=1)
     """How much of the replay rows may be forgotten."""
+    max_update_drop: float = Field(default=0.3, ge=0, le=1)
+    """How much of any one earlier update may be lost ..."""
+    min_update_rows: int = Field(default=8, ge=1)
+    """... where at least this many of its rows were asked; fewer say nothing."""
 
 
 class BootstrapSettings(_Section):
@@ -204,6 +220,8 @@ class TrainerSection(_Section):
     """How much one source may teach at once."""
     replay: ReplaySettings = ReplaySettings()
     """What is rehearsed."""
+    index: IndexSettings = IndexSettings()
+    """How documents are indexed."""
     job: JobSettings = JobSettings()
     """The child process that trains."""
     evidence: EvidenceSettings = EvidenceSettings()

@@ -29,7 +29,8 @@ def harmed_domains(decision: Decision, release: str) -> frozenset[str]:
     return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
 
 
-def replay_row(taught: TaughtRow) -> ReplayRow:
+def replay_row(taught: TaughtRow, *, update: str) -> ReplayRow:
+    """The row as the replay buffer keeps it; `update` is the release that taught it."""
     row = taught.row
     return ReplayRow(
         id=row.id,
@@ -39,6 +40,7 @@ def replay_row(taught: TaughtRow) -> ReplayRow:
         passage=taught.passage,
         rater=row.rater,
         weight=replay_weight(row.feedback),
+        update=update,
     )
 
 

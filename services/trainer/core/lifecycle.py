@@ -202,7 +202,7 @@ class Ledger:
 
     def _promote(self, candidate: Candidate, at: int) -> list[Effect]:
         for taught in candidate.rows:
-            self._replay(taught)
+            self._replay(taught, update=candidate.release)
         for domain in {item.row.domain for item in candidate.rows}:
             self.state.ratings[domain].clear()
         self.state.candidates[candidate.release] = candidate.model_copy(update={"stage": "promoted"})
@@ -214,8 +214,8 @@ class Ledger:
             for item in candidate.rows
         ]
 
-    def _replay(self, taught: TaughtRow) -> None:
-        fresh, buffer = replay_row(taught), self.buffer(taught.row.domain)
+    def _replay(self, taught: TaughtRow, *, update: str) -> None:
+        fresh, buffer = replay_row(taught, update=update), self.buffer(taught.row.domain)
         # What was taught about this question before and is not true any more must not be rehearsed.
         outdated = [
             row.id

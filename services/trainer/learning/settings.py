@@ -19,12 +19,16 @@ class LearningSettings:
     target_modules: tuple[str, ...] = ()
     """Names of the modules to adapt; empty means every linear module but the output head."""
     learning_rate: float = 5e-3
+    rate_ratio: float = 1.0
+    """Rate of the factor B over that of A: B starts at zero and has further to go (LoRA+, arXiv 2402.12354)."""
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
     warm_up_steps: int = 3
+    decay_steps: int = 60
+    """Steps after which the cosine ends ..."""
     final_rate_share: float = 0.1
-    """The cosine ends at this share of `learning_rate`."""
+    """... at this share of `learning_rate`; later steps keep it."""
     clip_norm: float = 1.0
     max_steps: int = 60
     max_seconds: float | None = None
@@ -37,6 +41,8 @@ class LearningSettings:
     """... and what was known before (buffer and general rows) lost at most this."""
     evaluation_rows: int = 256
     """Rows looked at per kind and evaluation."""
+    matrix_rows: int = 16
+    """Rows looked at per earlier update for the forgetting matrix."""
     batch_size: int = 32
     """Rows of the update and the buffer together per step."""
     replay_share: float = 0.25
@@ -64,9 +70,11 @@ class LearningSettings:
         whole = (
             "rank",
             "max_steps",
+            "decay_steps",
             "evaluate_every",
             "batch_size",
             "evaluation_rows",
+            "matrix_rows",
             "tokens_per_step",
             "tokens_per_forward",
         )
@@ -85,8 +93,9 @@ class LearningSettings:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"settings: {name} must be from 0 to 1")
-        if self.learning_rate <= 0 or self.alpha <= 0 or self.clip_norm <= 0:
-            raise ConfigError("settings: learning_rate, alpha and clip_norm must be positive")
+        for name in ("learning_rate", "rate_ratio", "alpha", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"settings: {name} must be positive")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"settings: precision {self.precision!r} is none of auto, float32, bfloat16")
 
