@@ -61,6 +61,8 @@ FACTS = 48
 LEARNED, KEPT = 0.95, 0.95
 CHECK_EVERY = 5
 """Steps between two looks at the gates, for every way alike."""
+RETRAIN_RATE = 0.010
+"""Chosen on seed 41: there it reached the gates in fewer steps than 0.014, the rate of the shipped weights, and 0.018."""
 RECORD = "adaptation.retrain"
 WARM_RATE, WARM_ROWS, WARM_STEPS = 1e-3, 32, 200
 GOALS = {"speedup_vs_retrain": 30.0, "speedup_vs_warm": 2.0, "accuracy_lora": 0.95}
@@ -262,7 +264,7 @@ def main() -> None:
         help="only really train these seeds (all, where none is named) from random weights, a quarter of an hour each",
     )
     parser.add_argument(
-        "--muon-rate", type=float, default=Recipe().muon_rate, help="learning rate of such a retrain"
+        "--muon-rate", type=float, default=RETRAIN_RATE, help="learning rate of such a retrain"
     )
     arguments = parser.parse_args()
     if arguments.retrain is not None:
@@ -277,8 +279,7 @@ def main() -> None:
         for way in (same_gates, shipped, warm):
             done.append(way(bench, task, passages_before=before))
             print(f"seed {seed}, {done[-1].way}: {done[-1].cpu_seconds:.1f} CPU s", flush=True)
-    rate = Recipe().muon_rate
-    baseline = [each for each in recorded() if each.run.seed in seeds and each.muon_rate == rate]
+    baseline = [each for each in recorded() if each.run.seed in seeds and each.muon_rate == RETRAIN_RATE]
     print(f"the retrains are those recorded at {sorted({each.commit[:12] for each in baseline})}", flush=True)
     table(
         f"{FACTS} new facts, to {LEARNED:.0%} in a phrasing not trained",
