@@ -62,7 +62,7 @@ LEARNED, KEPT = 0.95, 0.95
 CHECK_EVERY = 5
 """Steps between two looks at the gates, for every way alike."""
 RETRAIN_RATE = 0.010
-"""Chosen on seed 41: there it reached the gates in fewer steps than 0.014, the rate of the shipped weights, and 0.018."""
+"""Chosen on seed 41: 1160 steps to the gates; 0.014, the shipped weights' rate, and 0.018 had not got there by 1600."""
 RECORD = "adaptation.retrain"
 WARM_RATE, WARM_ROWS, WARM_STEPS = 1e-3, 32, 200
 GOALS = {"speedup_vs_retrain": 30.0, "speedup_vs_warm": 2.0, "accuracy_lora": 0.95}
@@ -251,6 +251,15 @@ def recorded() -> list[Record]:
     ]
 
 
+def _fastest(records: Iterable[Record], seeds: Sequence[int]) -> list[Record]:
+    """The quickest retrain of each seed, whatever its rate: the baseline is not to be slow for want of tuning."""
+    found: dict[int, Record] = {}
+    for record in sorted(records, key=lambda each: each.run.cpu_seconds):
+        if record.run.reached and record.run.seed in seeds:
+            found.setdefault(record.run.seed, record)
+    return [found[seed] for seed in sorted(found)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -279,7 +288,7 @@ def main() -> None:
         for way in (same_gates, shipped, warm):
             done.append(way(bench, task, passages_before=before))
             print(f"seed {seed}, {done[-1].way}: {done[-1].cpu_seconds:.1f} CPU s", flush=True)
-    baseline = [each for each in recorded() if each.run.seed in seeds and each.muon_rate == RETRAIN_RATE]
+    baseline = _fastest(recorded(), seeds)
     print(f"the retrains are those recorded at {sorted({each.commit[:12] for each in baseline})}", flush=True)
     table(
         f"{FACTS} new facts, to {LEARNED:.0%} in a phrasing not trained",
@@ -300,7 +309,9 @@ def _document(done: Sequence[Learned], baseline: Sequence[Record], seeds: Sequen
     for name in ("lora", "lora_old_facts_held"):
         suffix = name.removeprefix("lora")
         figures |= {
-            f"speedup_vs_{other}{suffix}": seconds[other] / seconds[name] for other in ("retrain", "warm")
+            # Only seeds that both ways have finished: a retrain may have been cut short.
+            f"speedup_vs_{other}{suffix}": _ratio(ways[other], ways[name])
+            for other in ("retrain", "warm")
         }
     for name, runs in ways.items():
         figures |= {
@@ -311,13 +322,14 @@ def _document(done: Sequence[Learned], baseline: Sequence[Record], seeds: Sequen
             f"passages_after_{name}": _mean(each.passages or 0.0 for each in runs),
             f"old_facts_after_{name}": _mean(each.old or 0.0 for each in runs),
         }
-    slowest = {each.seed: each.cpu_seconds for each in ways["lora"]}
+    ours = {each.seed: each.cpu_seconds for each in ways["lora"]}
     figures |= {
         "retrain_seeds": [each.seed for each in ways["retrain"]],
         "retrain_steps": [each.steps for each in ways["retrain"]],
         "retrain_commits": sorted({record.commit for record in baseline}),
-        "retrain_machines": [dict(record.machine) for record in baseline[:1]],
-        "speedup_vs_retrain_by_seed": [each.cpu_seconds / slowest[each.seed] for each in ways["retrain"]],
+        "retrain_muon_rates": [record.muon_rate for record in baseline],
+        "retrain_machine": dict(baseline[0].machine) if baseline else None,
+        "speedup_vs_retrain_by_seed": [each.cpu_seconds / ours[each.seed] for each in ways["retrain"]],
         "gates_reached": all(each.reached for runs in ways.values() for each in runs),
     }
     return {
@@ -327,6 +339,15 @@ def _document(done: Sequence[Learned], baseline: Sequence[Record], seeds: Sequen
         "goals": GOALS,
         "runs": [vars(each) for each in (*done, *ways["retrain"])],
     }
+
+
+def _ratio(slow: Sequence[Learned], fast: Sequence[Learned]) -> float:
+    """Mean seconds of `slow` over those of `fast`, on the seeds of both."""
+    seeds = {each.seed for each in slow} & {each.seed for each in fast}
+    of_slow, of_fast = (
+        _mean(each.cpu_seconds for each in runs if each.seed in seeds) for runs in (slow, fast)
+    )
+    return of_slow / of_fast
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -37,7 +37,9 @@ class ScheduleSettings(_Section):
     drift_min_ratings: int = Field(default=50, ge=1)
     """Ratings a domain needs before their share of `down` says anything."""
     drift_down_share: float = Field(default=0.3, gt=0, le=1)
-    """Share of `down` that counts as drift."""
+    """Share of `down` that counts as drift ..."""
+    drift_input_shift: float = Field(default=0.3, gt=0, le=1)
+    """... and so does this distance of recent questions from earlier ones: Jensen-Shannon divergence in bits."""
     drift_window: int = Field(default=200, ge=1)
     """How many of the newest ratings of a domain are looked at."""
     drift_min_rows: int = Field(default=4, ge=1)
@@ -256,6 +258,8 @@ class TrainerSection(_Section):
             max_seen_ids=self.max_seen_ids,
             candidate_patience_s=self.schedule.candidate_patience_s,
             rating_window=self.schedule.drift_window,
+            question_window=self.schedule.drift_window,
+            least_questions=self.schedule.drift_min_ratings,
             max_attempts=self.schedule.max_attempts,
         )
 

@@ -106,9 +106,7 @@ class Ledger:
             window.append(int(feedback.rating == "down"))
             del window[: -self.policy.rating_window]
         if domain is not None:
-            note_question(
-                self.state.questions[domain], feedback.question, size=self.policy.question_window
-            )
+            note_question(self.state.questions[domain], feedback.question, size=self.policy.question_window)
         if verdict.status == "counted" or domain is None or release is None:
             return [*told, status_of(feedback, "counted", domain=domain, at=at)]
         if self.state.retracted.get(feedback.id) == feedback.rater:

@@ -1,4 +1,7 @@
-"""When to train: enough rows, rows old enough, users turning away or asking other things, documents waiting, or an operator's word."""
+"""When to train: enough rows, rows old enough, drift, documents waiting, or an operator's word.
+
+Drift is what users say (they turn away) or what they ask (other things than the adapter was made for).
+"""
 
 from __future__ import annotations
 
