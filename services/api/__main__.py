@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -34,6 +35,7 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
+from twinloop.telemetry.tracing import open_tracer
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/api.yaml")
@@ -65,7 +67,10 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
         lag.start()
         # A name of its own at every start: answers to questions of an earlier life are nobody's any more.
         name = f"api-{settings.instance}-{uuid.uuid4().hex[:8]}"
-        async with await AsyncClient.open(settings.kafka, topics, name=name) as client:
+        tracer = open_tracer("api", settings.instance, os.environ)
+        if tracer is not None:
+            stack.callback(tracer.close)
+        async with await AsyncClient.open(settings.kafka, topics, name=name, tracer=tracer) as client:
             yield Parts(
                 section=section,
                 follower=follower,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from services.inference.guarded_engine import GuardedEngine
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
 from services.inference.runtime import open_runtime
@@ -28,6 +30,7 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing, load_signer
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
+from twinloop.telemetry.tracing import open_tracer
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/inference.yaml")
@@ -60,6 +63,10 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             instance_id=name,
         )
         stack.callback(stream.close)
+        tracer = open_tracer("inference", settings.instance, os.environ)
+        if tracer is not None:
+            stack.callback(tracer.close)
+        metrics = InferenceMetrics(registry)
         worker = InferenceWorker(
             _limits(settings),
             name=name,
@@ -69,12 +76,19 @@ def run(settings: InferenceSettings, stop: StopSignal) -> None:
             reader=reader,
             shelf=runtime.shelf,
             preparer=runtime.preparer,
-            engine=runtime.engine,
+            engine=GuardedEngine(
+                runtime.engine,
+                section.breaker,
+                metrics=metrics,
+                slot=section.slot,
+                monotonic=clock.monotonic,
+            ),
             toxicity=build_classifier(section.toxicity),
             publisher=Publisher(topics, worker=name, incarnation_of_process=uuid.uuid4().hex[:12]),
             signer=signer,
-            metrics=InferenceMetrics(registry),
+            metrics=metrics,
             clock=clock,
+            tracer=tracer,
         )
         health = HealthServer(settings.telemetry.host, settings.telemetry.port, registry, worker.is_ready)
         stack.callback(health.close)

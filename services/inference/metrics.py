@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.inference.core.answers import Produced
+from services.inference.core.circuit_breaker import CIRCUIT_STATES, CircuitState
 from twinloop.routing.stamp import Stamp
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
@@ -55,6 +58,18 @@ class InferenceMetrics:
         self.dead_letters = Counter(
             "twinloop_inference_dead_letters", "Routed records nobody could read.", registry=registry
         )
+        self.circuits = Gauge(
+            "twinloop_inference_circuits",
+            "Releases with which the model failed lately, by the state of their circuit breaker.",
+            ["slot", "state"],
+            registry=registry,
+        )
+        self.circuit_transitions = Counter(
+            "twinloop_inference_circuit_transitions",
+            "Changes of a release's circuit breaker, by the state it came to.",
+            ["slot", "state"],
+            registry=registry,
+        )
 
     def answered(self, stamp: Stamp, produced: Produced, milliseconds: int) -> None:
         outcome = produced.error.kind if produced.error else "answered"
@@ -64,3 +79,7 @@ class InferenceMetrics:
     def labelled(self, stamp: Stamp, *, is_toxic: bool) -> None:
         label = "toxic" if is_toxic else "clean"
         self.labels.labels(stamp.domain, stamp.slot, stamp.purpose, label).inc()
+
+    def show_circuits(self, slot: str, count: Mapping[CircuitState, int]) -> None:
+        for state in CIRCUIT_STATES:
+            self.circuits.labels(slot, state).set(count.get(state, 0))

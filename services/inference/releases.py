@@ -19,9 +19,11 @@ from twinloop.retrieval.embedder import Embedder
 from twinloop.retrieval.index import DomainIndex
 from twinloop.routing.domain_choice import DomainChooser
 from twinloop.routing.rules import read_rules
+from twinloop.telemetry.logging import get_logger
 
 VerifyRelease = Callable[[bytes, SignatureBlock], None]
 Warm = Callable[["ReadyRelease"], None]
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,12 @@ class Preparer:
             self._shelf.prepare(release_id)
         except TwinLoopError as error:
             problem = str(error)
+        except Exception as error:
+            # The model fails in the warm-up: said as the release's problem, or nothing else would be prepared again.
+            _log.error(
+                "warm-up failed", release=release_id, error=type(error).__name__, detail=str(error)[:300]
+            )
+            problem = f"its warm-up failed: {type(error).__name__}: {error}"
         with self._changed:
             if problem is None:
                 self._problems.pop(release_id, None)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.event import Slot
+from services.inference.core.circuit_breaker import BreakerPolicy
 from services.inference.core.overload import OverloadPolicy
 from twinloop.settings_loader import ServiceSettings
 
@@ -57,6 +58,8 @@ class InferenceSection(BaseModel):
     """How long to hold queries while Redis is silent before answering by the last known good state."""
     overload: OverloadPolicy = OverloadPolicy()
     """When waiting queries are shed."""
+    breaker: BreakerPolicy = BreakerPolicy()
+    """When a release with which the model keeps failing is not asked any more, and how it is tried again."""
     max_hops: int = Field(default=3, ge=1, le=16)
     """How often a query may be forwarded before it ends as a `rerouted` error."""
     readiness_interval_s: float = Field(default=2.0, gt=0, le=60)

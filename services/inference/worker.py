@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from schemas.event import Slot
 from schemas.readiness import Readiness
 from schemas.routing import RoutingState
-from services.inference.answering import AnswerEngine, Asked, failed_batch
+from services.inference.answering import Asked
 from services.inference.core.answers import (
     Judged,
     Produced,
@@ -23,6 +23,8 @@ from services.inference.core.answers import (
 from services.inference.core.overload import OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
+from services.inference.guarded_engine import GuardedEngine
+from services.inference.hops import answered_hops
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
 from services.inference.releases import Preparer, ReleaseShelf
@@ -31,7 +33,7 @@ from twinloop.bus.records import Outgoing, Record
 from twinloop.bus.stream import TransactionalStream
 from twinloop.clock import Clock
 from twinloop.codec import encode
-from twinloop.errors import InvalidEvent, NotReady, Transient
+from twinloop.errors import InvalidEvent, Transient
 from twinloop.process import StopSignal
 from twinloop.receipts import Receipt, issue_receipt, question_digest
 from twinloop.routing.fence import is_affected
@@ -40,6 +42,7 @@ from twinloop.routing.stamp import Stamp
 from twinloop.safety.classifier import Classifier
 from twinloop.signing import Signer
 from twinloop.telemetry.logging import get_logger
+from twinloop.telemetry.tracing import Tracer
 from twinloop.topics import TopicCatalogue
 
 _HOLD_PAUSE_S = 0.02
@@ -74,18 +77,19 @@ class InferenceWorker:
         reader: StateReader,
         shelf: ReleaseShelf,
         preparer: Preparer,
-        engine: AnswerEngine,
+        engine: GuardedEngine,
         toxicity: Classifier,
         publisher: Publisher,
         signer: Signer,
         metrics: InferenceMetrics,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
         self._limits, self._name = limits, name
         self._stream, self._producer, self._topics = stream, producer, topics
         self._reader, self._shelf, self._preparer, self._engine = reader, shelf, preparer, engine
         self._toxicity, self._publisher, self._signer = toxicity, publisher, signer
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._tracer = metrics, clock, tracer
         self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
         self._recent: list[str] = []
         self._backlog_since: float | None = None
@@ -113,7 +117,7 @@ class InferenceWorker:
         self._producer.flush(5.0)
 
     def _turn(self) -> None:
-        records = self._stream.poll(self._limits.batch_max, self._limits.batch_wait_s)
+        records = self._stream.poll(self._poll_max(), self._limits.batch_wait_s)
         self._watch_backlog(len(records))
         self._reader.begin()
         batch, unreadable = self._parsed(records)
@@ -124,6 +128,11 @@ class InferenceWorker:
         if records:
             self._process(batch, unreadable, state=reading.state, unconfirmed=reading.unconfirmed)
         self._say_readiness()
+
+    def _poll_max(self) -> int:
+        """A backlog that lasts is read in larger batches, so that it is turned away quicker than it grows."""
+        usual, overload = self._limits.batch_max, self._limits.overload
+        return usual if self._backlog_ms < overload.after_ms else max(usual, overload.drain_max)
 
     def _watch_backlog(self, polled: int) -> None:
         """A batch that is not full says that nothing waits behind it."""
@@ -160,6 +169,7 @@ class InferenceWorker:
             : self._limits.keep_releases
         ]
         self._shelf.keep_only(set(self._recent))
+        self._engine.keep_only(set(state.resident))
         self._metrics.epoch.set(state.epoch)
         self._say_readiness(force=True)
 
@@ -183,11 +193,13 @@ class InferenceWorker:
         state: RoutingState,
         unconfirmed: bool,
     ) -> None:
+        start_us = self._clock.now_us()
         plan = plan_batch(
             batch,
             state,
             now_ms=self._clock.now_ms(),
             max_hops=self._limits.max_hops,
+            answer_max=self._limits.batch_max,
             overload=self._limits.overload,
             backlog_ms=self._backlog_ms,
         )
@@ -197,15 +209,18 @@ class InferenceWorker:
         ended = [(routed, _in_time(routed, produced, now_ms)) for routed, produced in ended]
         outgoing = [*unreadable, *self._forwardings(plan, unconfirmed=unconfirmed)]
         judged = self._judged([produced for _, produced in ended])
-        outgoing += self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
+        endings = self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
         if self._has_moved(batch, state):
             self._metrics.redecided.inc()
             self._stream.abort()
             return
-        for each in outgoing:
+        for each in (*outgoing, *endings):
             self._stream.send(each)
         self._stream.commit()
         self._count(ended, judged, plan)
+        if self._tracer is not None:
+            for hop in answered_hops(ended, endings, start_us=start_us, end_us=self._clock.now_us()):
+                self._tracer.record(hop)
 
     def _has_moved(self, batch: Sequence[RoutedQuery], state: RoutingState) -> bool:
         """Read once more before the commit: work decided under an epoch that no longer holds is not committed."""
@@ -225,25 +240,13 @@ class InferenceWorker:
                 produced[row] = failure("unavailable", detail)
             else:
                 asked[row] = Asked(routed.query.text, routed.stamp.domain, ready)
-        produced.update(zip(asked, self._run_model(list(asked.values())), strict=True))
+        produced.update(zip(asked, self._engine.answer(list(asked.values())), strict=True))
         return [produced[row] for row in range(len(keep))]
 
     def _preparer_wait(self, release_id: str) -> bool:
         wanted = self._reader.installed.resident if self._reader.installed else ()
         self._preparer.want(tuple(dict.fromkeys([*wanted, release_id])))
         return self._preparer.wait_for(release_id, self._limits.prepare_timeout_s)
-
-    def _run_model(self, asked: Sequence[Asked]) -> list[Produced]:
-        if not asked:
-            return []
-        try:
-            return self._engine.answer(asked)
-        except NotReady:
-            raise
-        except (RuntimeError, ValueError) as error:
-            # torch and faiss raise these for a batch they cannot run; every query is told, the stream goes on.
-            _log.error("model failed", batch=len(asked), error=type(error).__name__, detail=str(error)[:300])
-            return failed_batch(len(asked), error)
 
     def _forwardings(self, plan: Plan, *, unconfirmed: bool) -> list[Outgoing]:
         stamps = [self._new_stamp(each, unconfirmed=unconfirmed) for each in plan.forward]

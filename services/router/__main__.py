@@ -38,6 +38,7 @@ from twinloop.settings_loader import load_settings
 from twinloop.signing import KeyRing
 from twinloop.telemetry.health import HealthServer
 from twinloop.telemetry.logging import configure_logging, get_logger
+from twinloop.telemetry.tracing import open_tracer
 from twinloop.topics import TopicCatalogue
 
 DEFAULT_CONFIG = Path("configs/router.yaml")
@@ -106,6 +107,9 @@ def _parts(
     stack.callback(reader.close)
     producer = IdempotentProducer(settings.kafka)
     stack.callback(producer.close, 5.0)
+    tracer = open_tracer("router", settings.instance, os.environ)
+    if tracer is not None:
+        stack.callback(tracer.close)
     seen_log = SeenLog(settings.kafka, topic=topics.name("seen-ids"), window_ms=window_ms)
     return RouterParts(
         reader=reader,
@@ -128,6 +132,7 @@ def _parts(
         clock=clock,
         sleep=time.sleep,
         random=os.urandom,
+        tracer=tracer,
     )
 
 

@@ -10,6 +10,7 @@ from schemas.routing import RoutingState
 from services.router.core.micro_batch import Decisions, Situation, decide
 from services.router.core.overload import OverloadPolicy
 from services.router.emission import RANDOM_BYTES, Emitter
+from services.router.hops import routed_hops
 from services.router.memory import PartitionMemory
 from services.router.metrics import RouterMetrics
 from services.router.parsing import Intake, Parser
@@ -22,6 +23,7 @@ from twinloop.process import StopSignal
 from twinloop.routing.reader import Reading, StateReader
 from twinloop.routing.rules_book import RulesBook
 from twinloop.telemetry.logging import get_logger
+from twinloop.telemetry.tracing import Hop, Tracer
 
 _log = get_logger(__name__)
 _PREPARE_PAUSE_S = 0.5
@@ -78,6 +80,7 @@ class RouterParts:
     clock: Clock
     sleep: Callable[[float], object]
     random: Callable[[int], bytes]
+    tracer: Tracer | None = None
 
 
 class RouterWorker:
@@ -103,6 +106,8 @@ class RouterWorker:
         self._prepared: RoutingState | None = None
         self._next_prepare_at = 0.0
         self._is_held = False
+        self._hops: list[Hop] = []
+        """Of the open transaction, where traces are asked for."""
 
     def is_ready(self) -> tuple[bool, str]:
         """Whether queries are being routed, and why not."""
@@ -164,6 +169,7 @@ class RouterWorker:
         is_backlogged: bool,
     ) -> None:
         parts, now_ms = self._parts, self._parts.clock.now_ms()
+        start_us = parts.clock.now_us() if parts.tracer is not None else 0
         decisions = self._decided(batch, now_ms=now_ms, is_backlogged=is_backlogged)
         if self._dirty_since is None:
             self._dirty_since = parts.clock.monotonic()
@@ -172,6 +178,9 @@ class RouterWorker:
         random_bytes = parts.random(RANDOM_BYTES * len(decisions.routes))
         emitted = parts.emitter.emit(decisions, batch, now_ms=now_ms, random_bytes=random_bytes)
         self._stream.send_all([*emitted, *letters])
+        if parts.tracer is not None:
+            end_us = parts.clock.now_us()
+            self._hops += routed_hops(decisions.routes, batch, emitted, start_us=start_us, end_us=end_us)
         if letters:
             parts.metrics.dead_letters.inc(len(letters))
         parts.metrics.decided(decisions)
@@ -288,6 +297,10 @@ class RouterWorker:
         self._commits = self._stream.commits
         self._dirty_since = None
         self._parts.memory.confirm()
+        if self._parts.tracer is not None:
+            for hop in self._hops:
+                self._parts.tracer.record(hop)
+            self._hops.clear()
 
     def _undone(self, error: Transient) -> None:
         _log.warning("undone", reason=str(error))
@@ -298,6 +311,7 @@ class RouterWorker:
 
     def _forget_transaction(self) -> None:
         self._dirty_since = None
+        self._hops.clear()
         self._parts.memory.undo()
 
     def _on_revoked(self, partitions: Sequence[TopicPartition]) -> None:

@@ -13,6 +13,10 @@ from tests.fixtures.live_system import Accounting, LiveSystem, Load
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.alone, pytest.mark.faults]
 
 
+USUAL_PER_S = 80
+"""About half of what the one worker answers a second here; ten times that is far beyond it."""
+
+
 def start(live: LiveSystem) -> None:
     live.install(live.state(1), "create")
     live.wait_ready(live.start("router"), live.start("inference", "blue-0"))
@@ -53,29 +57,37 @@ def test_under_ten_times_the_load_low_priority_is_shed_first_and_every_query_is_
 ) -> None:
     start(live)
     priorities = ("low", "normal", "high")
-    base = Load(live, per_s=20, deadline_ms=10_000, priorities=priorities)
-    time.sleep(15)
+    warm_up = Load(live, per_s=USUAL_PER_S, deadline_ms=10_000, priorities=priorities)
+    time.sleep(10)
+    warm_up.stop()
+    live.settled(warm_up)
+    base = Load(live, per_s=USUAL_PER_S, deadline_ms=10_000, priorities=priorities, first=len(warm_up.sent))
+    time.sleep(20)
     base.stop()
-    before = live.settled(base)
-    base_p95 = _p95_ms(before, base.sent)
-    flood = Load(live, per_s=200, deadline_ms=10_000, priorities=priorities, first=len(base.sent))
+    asked = {**warm_up.sent, **base.sent}
+    base_p95 = _p95_ms(live.accounting(asked), base.sent)
+    flood = Load(live, per_s=10 * USUAL_PER_S, deadline_ms=10_000, priorities=priorities, first=len(asked))
     time.sleep(60)
     flood.stop()
-    asked = {**base.sent, **flood.sent}
+    asked |= flood.sent
     deadline = time.monotonic() + 60
     while (found := live.accounting(asked)).lost and time.monotonic() < deadline:
         time.sleep(1)
-    shed: Counter[str] = Counter()
-    for _, answer in found.answers:
-        if answer.error is not None:
-            shed[priorities[int(answer.query_id[2:]) % 3]] += 1
+    shed = Counter(
+        priorities[int(answer.query_id[2:]) % 3]
+        for _, answer in found.answers
+        if answer.error is not None and answer.error.kind == "shed"
+    )
     flood_p95 = _p95_ms(found, flood.sent)
     counted(
         base_p95_ms=base_p95, flood_p95_ms=flood_p95, ratio=round(flood_p95 / base_p95, 2), sent=found.sent,
-        lost=len(found.lost), doubled=len(found.doubled), told=dict(shed), ended=found.kinds,
+        lost=len(found.lost), doubled=len(found.doubled), shed=dict(shed), ended=found.kinds,
     )  # fmt: skip
     assert found.is_whole
+    assert shed["low"] > 0, "ten times the load was no overload: raise USUAL_PER_S"
     assert shed["low"] >= shed["normal"] >= shed["high"]
+    # The goal is twice; a busy machine gets a wide margin.
+    assert flood_p95 <= 2 * base_p95 + 1000
 
 
 def _p95_ms(found: Accounting, sent: dict[str, int]) -> int:

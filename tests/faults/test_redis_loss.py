@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.fixtures.live_system import LiveSystem, Load, wait_until
-from twinloop.kafka_jars.redis_server import FaultyRedis, RedisServer
+from twinloop.kafka_jars.redis_server import FaultyRedis, start_redis
 from twinloop.routing.redis_settings import RedisSettings
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.store import Installed
@@ -87,10 +87,8 @@ def test_an_emptied_redis_gets_its_state_back_under_a_higher_epoch(
 def test_a_promoted_replica_that_missed_a_write_is_not_believed_and_is_mended(
     live: LiveSystem, counted: Callable[..., None], tmp_path: Path
 ) -> None:
-    if not isinstance(live.redis_server, RedisServer):
-        pytest.skip("no redis-server on PATH: the embedded Valkey is not started as a replica here")
     primary = live.redis_server
-    replica = RedisServer(shutil.which("redis-server") or "", tmp_path / "replica")
+    replica = start_redis(tmp_path / "replica")
     try:
         with redis.Redis(port=replica.port) as client:
             client.replicaof("127.0.0.1", str(primary.port))

@@ -53,6 +53,8 @@ PLANTS = [
     ("The store client stays in the registry", "services.inference.releases", "obstore"),
     ("The store client stays in the registry", "twinloop.registry.releases", "obstore"),
     ("FAISS is reached in one module", "services.inference.answering", "faiss"),
+    ("OpenTelemetry is reached in one module", "services.router.worker", "opentelemetry"),
+    ("OpenTelemetry is reached in one module", "twinloop.telemetry.tracing", "opentelemetry"),
     ("Model libraries stay where models run", "services.trainer.worker", "torch"),
     ("Model libraries stay where models run", "twinloop.retrieval.embedder", "transformers"),
     ("HTTP frameworks stay in the API", "twinloop.client.client", "fastapi"),
@@ -143,7 +145,14 @@ def _all_but_code(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not name.endswith(".py") and not (Path(folder) / name).is_dir()]
 
 
-NAMES = {"faust": "faust-streaming", "faiss": "faiss-cpu", "yaml": "pyyaml"}
+ON_DEMAND = ("otel",)
+"""Extras that are imported only where somebody asks for what they do."""
+NAMES = {
+    "opentelemetry": "opentelemetry-sdk",
+    "faust": "faust-streaming",
+    "faiss": "faiss-cpu",
+    "yaml": "pyyaml",
+}
 BROUGHT_ALONG = {"aiokafka": "faust-streaming", "starlette": "fastapi", "huggingface_hub": "transformers"}
 """Imported by name and installed by the package they belong to."""
 
@@ -165,7 +174,7 @@ def test_what_a_service_imports_is_installed_with_its_extras(
     project = pyprojecttoml.read_configuration(ROOT / "pyproject.toml", expand=False)["project"]
     wanted = [
         *project["dependencies"],
-        *(each for e in extras for each in project["optional-dependencies"][e]),
+        *(each for e in (*extras, *ON_DEMAND) for each in project["optional-dependencies"][e]),
     ]
     installed = {canonicalize_name(Requirement(text).name) for text in wanted}
     ours = ("services", "twinloop", "schemas")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -28,7 +28,7 @@ keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example: twinloop up --profile kafka")(up)
     app.command(epilog="Example: twinloop init --config configs/profiles/compose.yaml")(init)
-    app.command(epilog="Example: twinloop demo --data path/to/folder")(demo)
+    app.command(epilog="Example: twinloop demo --scenario redis-loss")(demo)
     app.command(epilog="Example: twinloop doctor --json")(doctor)
     keys.command("init", epilog="Example: twinloop keys init --home .twinloop")(keys_init)
     app.add_typer(keys, name="keys")
@@ -110,18 +110,44 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer lessons and no harmful candidates, in half the time.")
     ] = False,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="Show one defence instead: poison, slow-shadow, redis-loss or bad-rules."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole loop in a few minutes: learn, examine, canary, promote, stop two harmful candidates, roll back."""
+    """The whole loop in a few minutes: learn, examine, canary, promote, stop two harmful candidates, roll back.
+
+    With --scenario: one fault, one defence, measured; status 1 where it did not hold.
+    """
+    tell = (lambda _line: None) if as_json else say
+    if scenario is not None:
+        if data is not None or quick:
+            raise ConfigError("--scenario has material of its own: leave --data and --quick out")
+        _scenario(scenario, tell, profile=checked_profile(profile), output=output, keep=keep, as_json=as_json)
+        return
     from twinloop.demo.run import DemoPlan, run_demo
 
     plan = DemoPlan(profile=checked_profile(profile), data=data, output=output, keep=keep, quick=quick)
     with unwound_on_sigterm():
-        report = run_demo(plan, (lambda _line: None) if as_json else say)
+        report = run_demo(plan, tell)
     if as_json:
         print_json(report.document)
     if report.problems:
         raise typer.Exit(1)
+
+
+def _scenario(
+    name: str, tell: Callable[[str], None], *, profile: Profile, output: Path, keep: bool, as_json: bool
+) -> None:
+    from twinloop.demo.scenarios.run import run_scenario
+
+    with unwound_on_sigterm():
+        report = run_scenario(name, tell, output=output, profile=profile, keep=keep)
+    if as_json:
+        print_json(report.document)
+    if report.problems:
+        raise typer.Exit(FAILED)
 
 
 def init(

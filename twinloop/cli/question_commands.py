@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -38,11 +40,18 @@ def ask(
 ) -> None:
     """Publish one question and wait for its answer; exits 1 where the answer is an error."""
     from twinloop.client import Client
+    from twinloop.telemetry.tracing import open_tracer
 
     connection = Connection(home, config)
     if domain is not None and domain not in DOMAINS:
         raise ConfigError(f"--domain {domain!r}: use one of {', '.join(DOMAINS)}")
-    with Client(connection.settings.kafka, connection.topics, name="cli") as client:
+    with ExitStack() as stack:
+        tracer = open_tracer("cli", "ask", os.environ)
+        if tracer is not None:
+            stack.callback(tracer.close)
+        client = stack.enter_context(
+            Client(connection.settings.kafka, connection.topics, name="cli", tracer=tracer)
+        )
         answer = client.ask(question, domain=domain, subject=subject, deadline_ms=deadline_ms)
     _remember(connection, answer, question)
     if as_json:

@@ -13,6 +13,7 @@ from schemas.feedback import Feedback, FeedbackStatus, Rating
 from twinloop.bus.settings import KafkaSettings
 from twinloop.client.client import ANSWER_MARGIN_S, Client, NewId, no_answer, random_id
 from twinloop.clock import Clock
+from twinloop.telemetry.tracing import Tracer
 from twinloop.topics import TopicCatalogue, TopicSettings
 
 
@@ -35,11 +36,14 @@ class AsyncClient:
         name: str,
         clock: Clock | None = None,
         new_id: NewId = random_id,
+        tracer: Tracer | None = None,
     ) -> AsyncClient:
         """A client as `Client` makes it; returns when it reads answers. Raises Transient, ConfigError."""
         answers = _Answers(asyncio.get_running_loop())
         client = await asyncio.to_thread(
-            lambda: Client(kafka, topics, name=name, clock=clock, new_id=new_id, on_answer=answers.put)
+            lambda: Client(
+                kafka, topics, name=name, clock=clock, new_id=new_id, on_answer=answers.put, tracer=tracer
+            )
         )
         return cls(client, answers)
 

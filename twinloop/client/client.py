@@ -25,6 +25,7 @@ from twinloop.bus.settings import KafkaSettings
 from twinloop.clock import Clock, SystemClock
 from twinloop.codec import decode, encode
 from twinloop.errors import InvalidEvent, Transient
+from twinloop.telemetry.tracing import Hop, Tracer
 from twinloop.topics import TopicCatalogue, TopicSettings
 
 OnAnswer = Callable[[Answer], None]
@@ -58,13 +59,16 @@ class Client:
         clock: Clock | None = None,
         new_id: NewId = random_id,
         on_answer: OnAnswer | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`name` marks this client's queries, so that it reads its own answers only.
 
+        `tracer` records each `ask` from publishing to its answer; closing it is the caller's.
         Reading starts at the end of `answers`: connect before the first question. Raises Transient, ConfigError.
         """
         self._kafka, self._topics, self._name = kafka, topics, name
         self._clock, self._new_id, self._on_answer = clock or SystemClock(), new_id, on_answer
+        self._tracer = tracer
         self._waiting: dict[str, Future[Answer]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -94,8 +98,12 @@ class Client:
         deadline_ms: int = 10_000,
         priority: Priority = "normal",
         canary_opt_out: bool = False,
+        traceparent: bytes | None = None,
     ) -> Query:
-        """Publish one query and return it without waiting; raises InvalidEvent, Transient."""
+        """Publish one query and return it without waiting; raises InvalidEvent, Transient.
+
+        `traceparent` (W3C Trace Context) puts it into a trace of the caller's; without one a new trace begins.
+        """
         query = Query(
             id=query_id or self._new_id(),
             text=text,
@@ -107,7 +115,7 @@ class Client:
             client=self._name,
             canary_opt_out=canary_opt_out,
         )
-        self._send(query, "queries", key=query.sticky_subject, event_id=query.id)
+        self._send(query, "queries", key=query.sticky_subject, event_id=query.id, traceparent=traceparent)
         return query
 
     def ask(
@@ -148,6 +156,9 @@ class Client:
         """
         identity = query_id or self._new_id()
         answer = self._expect(identity)
+        traceparent = new_traceparent(os.urandom(24))
+        if self._tracer is not None:
+            answer.add_done_callback(self._recording(self._tracer, identity, traceparent))
         try:
             query = self.publish(
                 text,
@@ -157,6 +168,7 @@ class Client:
                 deadline_ms=deadline_ms,
                 priority=priority,
                 canary_opt_out=canary_opt_out,
+                traceparent=traceparent,
             )
         except BaseException:
             answer.cancel()
@@ -247,13 +259,39 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, event: Event, topic: str, *, key: str, event_id: str) -> None:
+    def _recording(
+        self, tracer: Tracer, query_id: str, traceparent: bytes
+    ) -> Callable[[Future[Answer]], None]:
+        """Records the ask when its answer is there, or is given up."""
+        start_us = self._clock.now_us()
+
+        def record(done: Future[Answer]) -> None:
+            answer = None if done.cancelled() or done.exception() else done.result()
+            error = "no_answer" if answer is None else answer.error.kind if answer.error else None
+            tracer.record(
+                Hop(
+                    "ask",
+                    "client",
+                    parent=None,
+                    own=traceparent,
+                    start_us=start_us,
+                    end_us=self._clock.now_us(),
+                    attributes={"messaging.message.id": query_id},
+                    error=error,
+                )
+            )
+
+        return record
+
+    def _send(
+        self, event: Event, topic: str, *, key: str, event_id: str, traceparent: bytes | None = None
+    ) -> None:
         value, head = encode(
             event,
             source=f"client/{self._name}",
             event_id=event_id,
             at_ms=self._clock.now_ms(),
-            traceparent=new_traceparent(os.urandom(24)),
+            traceparent=traceparent or new_traceparent(os.urandom(24)),
         )
         self._producer.send(Outgoing(self._topics.name(topic), value, key=key.encode(), headers=head))
 

@@ -13,13 +13,11 @@ from typing import Any
 
 from schemas.answers import Answer
 from schemas.decisions import Decision
-from schemas.feedback import FeedbackStatus
 from twinloop.bus.reader import LogReader
 from twinloop.canonical import digest_of
 from twinloop.cli.connection import Connection
-from twinloop.cli.orders import give_order, make_order, publish_order
+from twinloop.cli.orders import give_order, make_order
 from twinloop.clock import SystemClock
-from twinloop.codec import decode
 from twinloop.demo.decision_log import DecisionLog
 from twinloop.demo.material import Harm, Material, Question
 from twinloop.demo.probes import MODES, Mode, ProbeRun, probe_releases
@@ -28,6 +26,7 @@ from twinloop.demo.recount import capture, differences, recount, write_expected
 from twinloop.demo.report import Report
 from twinloop.demo.scoring import accuracy
 from twinloop.demo.synthetic import shortened, synthetic_material
+from twinloop.demo.teaching import Teacher
 from twinloop.demo.traffic import Traffic
 from twinloop.errors import ConfigError, Transient
 from twinloop.registry.blobs import open_store
@@ -40,8 +39,6 @@ from twinloop.topics import DEAD_LETTERS
 Say = Callable[[str], None]
 
 SEED = 42
-RATERS_SHARE = 4
-"""Corrections one made-up rater gives; the trainer takes at most five of one rater and domain."""
 POLICY_OVERRIDES: dict[str, Any] = {
     "canary.warmup_s": 10.0,
     "ramp.basis_points": [1000],
@@ -70,20 +67,13 @@ def run_demo(plan: DemoPlan, say: Say) -> Report:
     started = time.monotonic()
     material = _material(plan)
     home = Home(Path(tempfile.mkdtemp(prefix="twinloop-demo-")))
-    documents = home.root / "documents.jsonl"
-    documents.write_text(
-        "".join(each.model_dump_json() + "\n" for each in material.documents), encoding="utf-8"
-    )
-    installation = Installation(
-        Plan(home=home, profile=plan.profile, documents=documents, environment=_environment(material, home)),
-        say,
-    )
+    installation = installation_for(material, home, plan.profile, say)
     try:
         with installation:
             say(f"up after {time.monotonic() - started:.0f} s; everything runs in {home.root}")
             document = _Story(plan, installation, material, say).tell()
     except Exception:
-        say(f"the services' logs are in {_rescue(home, plan.output)}")
+        say(f"the services' logs are in {rescue(home, plan.output)}")
         raise
     finally:
         if not plan.keep:
@@ -95,7 +85,17 @@ def run_demo(plan: DemoPlan, say: Say) -> Report:
     return report
 
 
-def _rescue(home: Home, output: Path) -> Path:
+def installation_for(material: Material, home: Home, profile: Profile, say: Say) -> Installation:
+    """An installation, still to be started, that holds the material's documents and is judged as the demo is."""
+    documents = home.root / "documents.jsonl"
+    documents.write_text(
+        "".join(each.model_dump_json() + "\n" for each in material.documents), encoding="utf-8"
+    )
+    plan = Plan(home=home, profile=profile, documents=documents, environment=_environment(material, home))
+    return Installation(plan, say)
+
+
+def rescue(home: Home, output: Path) -> Path:
     """Copy the logs of a failed run out of its folder, which is about to go; returns where they are."""
     rescued = output / "logs"
     shutil.rmtree(rescued, ignore_errors=True)
@@ -116,7 +116,7 @@ class _Story:
         self._traffic = Traffic(installation.kafka, installation.topics, seed=SEED)
         self._log = DecisionLog(installation.kafka, installation.topics, say)
         self._report: dict[str, Any] = {"harmful_candidates": [], "canaries": []}
-        self._raters = 0
+        self._teacher = Teacher(self._connection, self._traffic, say)
 
     def tell(self) -> dict[str, Any]:
         try:
@@ -179,7 +179,7 @@ class _Story:
             self._traffic.client.change(document)
         questions = [Question(text, lesson.domain) for text, lesson in taught]
         answers = self._traffic.ask_all("lesson", questions, per_second=self._material.asked_per_second)
-        self._correct(answers, questions, [lesson.correction for _, lesson in taught])
+        self._teacher.correct(answers, questions, [lesson.correction for _, lesson in taught])
         return self._follow(first.epoch, expected="promote")
 
     def _stop_harm(self, harm: Harm, expected: str) -> None:
@@ -189,7 +189,7 @@ class _Story:
         answers = self._traffic.ask_all(
             f"harm-{expected}", questions, per_second=self._material.asked_per_second
         )
-        self._correct(answers, questions, [correction for _, correction in harm.corrections])
+        self._teacher.correct(answers, questions, [correction for _, correction in harm.corrections])
         ended = self._follow(since, expected=expected)
         self._report["harmful_candidates"].append(
             {
@@ -355,59 +355,6 @@ class _Story:
         for line in found:
             self._say(f"    {line}")
         self._report |= {"recount_equal": not found, "recount_differences": list(found)}
-
-    def _correct(
-        self, answers: dict[str, Answer], questions: Sequence[Question], corrections: Sequence[str]
-    ) -> None:
-        """Give each correction as one of many raters, wait until each has a status, then ask for a training."""
-        given = []
-        for (query_id, answer), question, correction in zip(
-            answers.items(), questions, corrections, strict=True
-        ):
-            if answer.receipt is None:
-                continue
-            rater = f"rater-{self._raters // RATERS_SHARE:04d}"
-            self._raters += 1
-            feedback = self._traffic.client.rate(
-                answer,
-                question=question.text,
-                rater=rater,
-                rating="down",
-                correction=correction,
-                feedback_id=f"fb-{query_id}",
-            )
-            given.append(feedback.id)
-        self._traffic.client.flush()
-        statuses = self._statuses(given)
-        tally: dict[str, int] = {}
-        for status in statuses.values():
-            tally[status.status] = tally.get(status.status, 0) + 1
-        self._say(f"    feedback: {', '.join(f'{count} {name}' for name, count in sorted(tally.items()))}")
-        publish_order(
-            self._connection,
-            make_order(
-                self._connection, "train", actor="operator", key_id="operator-1", reason="demo: train now"
-            ),
-        )
-
-    def _statuses(self, ids: Sequence[str], timeout_s: float = 60.0) -> dict[str, FeedbackStatus]:
-        """The first status of each feedback; raises Transient naming one without."""
-        wanted = set(ids)
-        found: dict[str, FeedbackStatus] = {}
-        deadline = time.monotonic() + timeout_s
-        name = self._installation.topics.name("feedback.status")
-        with LogReader(self._installation.kafka, topics=[name]) as reader:
-            while wanted - found.keys():
-                for record in reader.poll(500, 0.2):
-                    status = decode(record, FeedbackStatus)
-                    if status.feedback_id in wanted:
-                        found.setdefault(status.feedback_id, status)
-                if time.monotonic() > deadline:
-                    missing = sorted(wanted - found.keys())
-                    raise Transient(
-                        f"{len(missing)} feedbacks have no status after {timeout_s:g} s, such as {missing[0]}"
-                    )
-        return found
 
     def _probe(self, releases: Sequence[str], modes: Sequence[Mode]) -> Mapping[tuple[str, Mode], ProbeRun]:
         return probe_releases(self._installation, releases, self._questions, modes=modes, folder=self._folder)

@@ -188,6 +188,12 @@ class KafkaBroker:
         self.stop()
         self.start()
 
+    def restart_node(self, number: int) -> None:
+        """Stops one node in good order, which hands its partitions over, and starts it again."""
+        self.nodes[number].signal(signal.SIGTERM)
+        self.nodes[number].wait_gone(30.0)
+        self.start()
+
     def freeze(self, number: int = 0) -> None:
         """Stops a node's clock (SIGSTOP): it keeps its connections and answers nothing."""
         self.nodes[number].signal(signal.SIGSTOP)

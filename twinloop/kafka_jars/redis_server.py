@@ -18,6 +18,9 @@ from twinloop.errors import Transient
 class FaultyRedis(Protocol):
     """A Redis that can be killed, frozen and started again on the same port and data."""
 
+    port: int
+    """Of 127.0.0.1; restarts keep it."""
+
     @property
     def url(self) -> str:
         """The redis:// URL of database 0."""

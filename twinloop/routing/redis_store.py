@@ -135,6 +135,7 @@ class RedisRoutingStore:
             appends=kept.get("aof_enabled") == "1",
             fsync=fsync,
             time_us=int(seconds) * 1_000_000 + int(micros),
+            process_id=int(said.get("process_id", 0)),
         )
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ class StoreFacts(msgspec.Struct, frozen=True):
     fsync: str
     time_us: int
     """The server's own clock, microseconds since 1970 UTC."""
+    process_id: int = 0
+    """On the server's own machine; 0 where it does not say."""
 
 
 class RoutingStore(Protocol):

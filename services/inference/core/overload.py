@@ -2,12 +2,18 @@
 
 A short backlog, such as after a broker's restart, is worked off; one that lasts is cut to a bounded wait, because a
 queue that stands adds its length to every answer (CoDel, Nichols and Jacobson 2012, acts on the same two measures).
+Turning away must be quicker than asking, so such a backlog is read in larger batches, of which the model gets what it
+can answer in one pass: the newest of the highest priority (adaptive LIFO, Maurer, "Fail at Scale", ACM Queue 2015), as
+those who asked last still wait for their answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.event import Priority
 from services.inference.core.routed_query import RoutedQuery
 
 
@@ -16,7 +22,7 @@ class OverloadPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    after_ms: int = Field(default=3000, ge=0, le=600_000)
+    after_ms: int = Field(default=1500, ge=0, le=600_000)
     """A backlog is worked off for so long before anything is shed; shorter than any deadline worth serving."""
     low_wait_ms: int = Field(default=200, ge=0, le=600_000)
     """Then low priority, and mirrored copies, are shed once they have waited so long since they were asked."""
@@ -24,6 +30,10 @@ class OverloadPolicy(BaseModel):
     """Then normal priority is shed once it has waited so long."""
     high_wait_ms: int = Field(default=1500, ge=0, le=600_000)
     """Then high priority is shed once it has waited so long."""
+
+    drain_max: int = Field(default=2000, ge=1, le=10_000)
+    """Then so many queries are read at once, of which one forward pass is answered and the rest shed: enough to reach
+    the newest, or the worker stays among those that have waited too long."""
 
     @model_validator(mode="after")
     def _low_goes_first(self) -> OverloadPolicy:
@@ -44,3 +54,27 @@ def is_shed(policy: OverloadPolicy, routed: RoutedQuery, *, now_ms: int, backlog
     if purpose == "mirror" or priority == "low":
         return waited_ms >= policy.low_wait_ms
     return waited_ms >= (policy.high_wait_ms if priority == "high" else policy.normal_wait_ms)
+
+
+def most_urgent(waiting: Sequence[RoutedQuery], room: int) -> tuple[list[RoutedQuery], list[RoutedQuery]]:
+    """Those to answer, at most `room`, and those there is no room for; both in the order given.
+
+    QA probes first, then by priority, of equals the newest.
+    """
+    if len(waiting) <= room:
+        return list(waiting), []
+    ranked = sorted(range(len(waiting)), key=lambda row: _rank(waiting[row]))
+    chosen = set(ranked[:room])
+    return (
+        [routed for row, routed in enumerate(waiting) if row in chosen],
+        [routed for row, routed in enumerate(waiting) if row not in chosen],
+    )
+
+
+def _rank(routed: RoutedQuery) -> tuple[int, int]:
+    purpose = routed.stamp.purpose
+    rank = 0 if purpose == "qa" else 4 if purpose == "mirror" else _RANKS[routed.query.priority]
+    return rank, -routed.query.asked_at
+
+
+_RANKS: dict[Priority, int] = {"high": 1, "normal": 2, "low": 3}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas.answers import ErrorKind
 from schemas.routing import RoutingState
-from services.inference.core.overload import OverloadPolicy, is_shed
+from services.inference.core.overload import OverloadPolicy, is_shed, most_urgent
 from services.inference.core.routed_query import RoutedQuery
 from twinloop.routing.assignment import Assignment
 from twinloop.routing.fence import Forward, Keep, fence
@@ -52,12 +52,14 @@ def plan_batch(
     *,
     now_ms: int,
     max_hops: int,
+    answer_max: int,
     overload: OverloadPolicy | None = None,
     backlog_ms: int = 0,
 ) -> Plan:
     """Divide a batch by the fence, the deadlines and, under a backlog of `backlog_ms`, who may still wait.
 
-    The fence comes before the shedding: what belongs elsewhere may find room there.
+    At most `answer_max` queries are kept; where there are more, the least urgent are shed. The fence comes before the
+    shedding: what belongs elsewhere may find room there.
     """
     keep: list[RoutedQuery] = []
     forward: list[Forwarding] = []
@@ -82,6 +84,8 @@ def plan_batch(
             forward.append(Forwarding(routed, verdict.assignment))
         else:
             refuse.append(Refusal(routed, verdict.kind, _DETAILS[verdict.kind]))
+    keep, crowded_out = most_urgent(keep, answer_max)
+    refuse += [Refusal(routed, "shed", _DETAILS["shed"]) for routed in crowded_out]
     return Plan(tuple(keep), tuple(forward), tuple(refuse))
 
 

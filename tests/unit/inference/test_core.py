@@ -55,7 +55,7 @@ def _routed(state: RoutingState, query_id: str = "q-1", *, asked_at: int = NOW, 
 
 def test_a_query_of_the_current_epoch_is_kept() -> None:
     state = _state()
-    plan = plan_batch([_routed(state)], state, now_ms=NOW + 10, max_hops=3)
+    plan = plan_batch([_routed(state)], state, now_ms=NOW + 10, max_hops=3, answer_max=16)
     assert [each.query.id for each in plan.keep] == ["q-1"]
     assert not plan.forward
     assert not plan.refuse
@@ -63,19 +63,21 @@ def test_a_query_of_the_current_epoch_is_kept() -> None:
 
 def test_a_query_that_belongs_elsewhere_now_is_forwarded() -> None:
     old, new = _state(), _state(epoch=4, active="green")
-    plan = plan_batch([_routed(old)], new, now_ms=NOW + 10, max_hops=3)
+    plan = plan_batch([_routed(old)], new, now_ms=NOW + 10, max_hops=3, answer_max=16)
     assert [each.assignment.slot for each in plan.forward] == ["green"]
     assert plan.forward[0].assignment.release == TWO
 
 
 def test_past_the_bound_of_hops_a_query_ends_as_rerouted() -> None:
     old, new = _state(), _state(epoch=4, active="green")
-    plan = plan_batch([_routed(old, hops=3)], new, now_ms=NOW + 10, max_hops=3)
+    plan = plan_batch([_routed(old, hops=3)], new, now_ms=NOW + 10, max_hops=3, answer_max=16)
     assert [each.kind for each in plan.refuse] == ["rerouted"]
 
 
 def test_an_expired_query_is_refused_whatever_the_state_says() -> None:
-    plan = plan_batch([_routed(_state(), asked_at=NOW - 20_000)], _state(), now_ms=NOW, max_hops=3)
+    plan = plan_batch(
+        [_routed(_state(), asked_at=NOW - 20_000)], _state(), now_ms=NOW, max_hops=3, answer_max=16
+    )
     assert [each.kind for each in plan.refuse] == ["deadline"]
 
 

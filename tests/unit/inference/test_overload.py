@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from schemas.event import Priority, Purpose
 from schemas.queries import Query
-from services.inference.core.overload import OverloadPolicy, is_shed
+from services.inference.core.overload import OverloadPolicy, is_shed, most_urgent
 from services.inference.core.plan import plan_batch
 from services.inference.core.routed_query import RoutedQuery
 from tests.unit.routing.states import state
@@ -55,7 +55,7 @@ def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_
         waiting(600, priority="high", number=3),
         waiting(60_000, number=4),
     ]
-    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, overload=POLICY, backlog_ms=5000)
+    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, answer_max=16, overload=POLICY, backlog_ms=5000)
     assert [routed.query.id for routed in plan.keep] == ["q-1", "q-3"]
     assert [(each.routed.query.id, each.kind) for each in plan.refuse] == [
         ("q-0", "shed"),
@@ -64,9 +64,37 @@ def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_
     ]
 
 
+def test_more_than_one_pass_can_answer_are_cut_to_the_newest_of_the_highest_priority() -> None:
+    batch = [
+        waiting(90, priority="low", number=0),
+        waiting(80, priority="high", number=1),
+        waiting(70, number=2),
+        waiting(60, number=3),
+        waiting(50, priority="high", purpose="mirror", number=4),
+        waiting(40, priority="low", purpose="qa", number=5),
+    ]
+    answered, crowded_out = most_urgent(batch, 3)
+    assert [routed.query.id for routed in answered] == ["q-1", "q-3", "q-5"]
+    assert [routed.query.id for routed in crowded_out] == ["q-0", "q-2", "q-4"]
+    assert most_urgent(batch, 6) == (batch, [])
+
+
+def test_whoever_one_pass_has_no_room_for_is_told() -> None:
+    batch = [waiting(10, number=number) for number in range(5)]
+    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, answer_max=2)
+    assert [routed.query.id for routed in plan.keep] == ["q-0", "q-1"]
+    assert {(each.routed.query.id, each.kind) for each in plan.refuse} == {
+        ("q-2", "shed"),
+        ("q-3", "shed"),
+        ("q-4", "shed"),
+    }
+
+
 def test_what_belongs_elsewhere_is_sent_on_before_it_is_shed() -> None:
     newer = state(2, active="green", previous=None)
-    plan = plan_batch([waiting(9000)], newer, now_ms=NOW, max_hops=3, overload=POLICY, backlog_ms=5000)
+    plan = plan_batch(
+        [waiting(9000)], newer, now_ms=NOW, max_hops=3, answer_max=16, overload=POLICY, backlog_ms=5000
+    )
     assert len(plan.forward) == 1
     assert msgspec.structs.asdict(plan.forward[0].assignment)["slot"] == "green"
 

@@ -1,0 +1,1 @@
+"""One defence at work a scenario: `twinloop demo --scenario poison`."""
