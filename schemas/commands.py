@@ -8,7 +8,9 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from schemas.event import EpochMs, Event, Identifier, Sha256
 
-Action = Literal["promote", "rollback", "abort", "pause", "resume", "jump", "approve", "train"]
+Action = Literal[
+    "promote", "rollback", "abort", "pause", "resume", "jump", "approve", "train", "ab_start", "ab_stop"
+]
 
 
 class Command(Event):

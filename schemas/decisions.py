@@ -13,6 +13,7 @@ DecisionKind = Literal[
     "genesis",  # the first state of an incarnation
     "stage",  # a candidate takes the shadow slot and is prepared and examined
     "reject",  # the candidate failed QA or its own evidence
+    "mirror",  # the examined candidate gets unseen copies of users' queries
     "canary",  # the candidate gets its first share of real traffic
     "ramp",  # the share grows
     "promote",  # shadow becomes active
@@ -23,6 +24,8 @@ DecisionKind = Literal[
     "adopt",  # a break-glass write is taken into the log
     "pause",
     "resume",
+    "ab_start",  # a release that served before answers a share of users beside the active one
+    "ab_end",  # that comparison ended with a report; active unchanged
 ]
 
 

@@ -95,12 +95,18 @@ class WindowCounts(Frozen):
 
 
 class Tally(Frozen):
-    """What one partition of users' traffic did in a window; the first by (partition, start, epoch) counts."""
+    """What one partition of users' traffic, or of its copies, did in a window.
+
+    The first by (purpose, partition, start, epoch) counts.
+    """
 
     kind: Literal["tally"] = "tally"
     partition: Count
     window: WindowCounts
     """Without queries it is a heartbeat: nothing before its end will come from this partition."""
+    purpose: Annotated[Literal["user", "mirror"], Field(exclude_if=lambda value: value == "user")] = "user"
+    """`mirror`: what became of mirrored copies. They stand in the shadow's arm; those that did not come back are
+    `missing` and no errors."""
     open_from: Offset = -1
     """Lowest offset of `assignments` in this partition whose window is still open; -1 where that is unknown."""
 
@@ -229,11 +235,40 @@ class Applied(Frozen):
     detail: Text500 = ""
 
 
+class RatingCounts(Frozen):
+    """How one release's answers of a window were rated."""
+
+    release: Sha256
+    rated: Count
+    """Sticky keys that rated, each in one window of a canary and partition only."""
+    down: Amount
+    """Sum of each key's share of thumbs down."""
+
+
+class RatingWindow(Frozen):
+    """Ratings of one partition of `feedback` for the answers of a window, once they had time to come.
+
+    The first by (partition, start, epoch) counts.
+    """
+
+    partition: Count
+    start: Amount
+    """Of the answers' times, in seconds."""
+    end: Amount
+    epoch: Count
+    """The routing epoch the answers were given under."""
+    counts: tuple[RatingCounts, ...]
+    late: Count = 0
+    """Ratings that came after their window had closed; counted, not used."""
+
+
 class FeedbackCounts(Frozen):
-    """How many feedback statuses were seen since the last such record; evidence, never a gate."""
+    """How many feedback statuses were seen since the last such record: evidence, never a gate; or matured ratings."""
 
     kind: Literal["feedback"] = "feedback"
     counts: dict[Literal["accepted", "rejected", "quarantined", "counted", "trained"], Count]
+    ratings: Annotated[RatingWindow | None, Field(exclude_if=lambda value: value is None)] = None
+    """Users' ratings that have matured, for the guardrail of a canary."""
 
 
 Body = Annotated[

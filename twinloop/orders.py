@@ -16,7 +16,9 @@ from twinloop.topics import TopicCatalogue
 
 VALID_MS = 60_000
 """How long an order is good for."""
-DECIDING: frozenset[Action] = frozenset({"rollback", "abort", "pause", "resume", "jump"})
+DECIDING: frozenset[Action] = frozenset(
+    {"rollback", "abort", "pause", "resume", "jump", "ab_start", "ab_stop"}
+)
 """Orders that lead to a decision at once; the others change what the gatekeeper waits for."""
 
 WAITS_FOR_ANOTHER = "waits for a second approver"

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from schemas.event import Domain, EpochMs, Frozen, Identifier, Sha256, Slot
+from schemas.event import Domain, EpochMs, Frozen, Identifier, Sha256, Slot, Unit
 from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import SignatureError
 from twinloop.signing import KeyRing, Role, Signer
@@ -35,6 +35,8 @@ class Receipt(Frozen):
     index: Sha256 | None = None
     rules: Sha256 | None = None
     issued_at: EpochMs
+    unit: Unit | None = None
+    """The sticky key of whoever was answered, as the statistics count it; receipts of earlier versions lack it."""
 
 
 def question_digest(question: str) -> str:

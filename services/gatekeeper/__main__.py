@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import sys
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,11 +23,14 @@ from services.gatekeeper.probe_run import Chooser
 from services.gatekeeper.release_checks import BlobCheckRunner, ReleaseChecks
 from services.gatekeeper.routing_key import RoutingKey
 from services.gatekeeper.settings import GatekeeperSettings
+from services.gatekeeper.webhook import WebhookClient
+from services.gatekeeper.webhook_feed import WebhookFeed
 from services.gatekeeper.worker import GatekeeperWorker, WorkerParts
 from twinloop.bus.producer import IdempotentProducer
 from twinloop.bus.reader import LogReader
 from twinloop.bus.records import TopicPartition
-from twinloop.clock import SystemClock
+from twinloop.bus.stream import TransactionalStream
+from twinloop.clock import Clock, SystemClock
 from twinloop.errors import ConfigError
 from twinloop.process import StopSignal, config_arguments, main_guard
 from twinloop.registry.blobs import BlobStore, open_store
@@ -47,6 +51,9 @@ def run(settings: GatekeeperSettings, stop: StopSignal) -> None:
     """Judge until stopped."""
     with ExitStack() as stack:
         worker = build_worker(settings, stack)
+        for feed in worker.feeds:
+            feed.start()
+            stack.callback(feed.close)
         health = HealthServer(
             settings.telemetry.host, settings.telemetry.port, worker.registry, worker.worker.is_ready
         )
@@ -56,10 +63,12 @@ def run(settings: GatekeeperSettings, stop: StopSignal) -> None:
 
 
 class Built:
-    """A worker with the registry of its metrics."""
+    """A worker with the registry of its metrics and the feeds beside it, which are not started yet."""
 
-    def __init__(self, worker: GatekeeperWorker, registry: CollectorRegistry) -> None:
-        self.worker, self.registry = worker, registry
+    def __init__(
+        self, worker: GatekeeperWorker, registry: CollectorRegistry, feeds: Sequence[WebhookFeed]
+    ) -> None:
+        self.worker, self.registry, self.feeds = worker, registry, feeds
 
 
 def build_worker(settings: GatekeeperSettings, stack: ExitStack) -> Built:
@@ -148,7 +157,50 @@ def build_worker(settings: GatekeeperSettings, stack: ExitStack) -> Built:
         section,
         name=name,
     )
-    return Built(worker, registry)
+    feeds = build_feeds(settings, topics=topics, ring=ring, metrics=metrics, clock=clock)
+    return Built(worker, registry, feeds)
+
+
+def build_feeds(
+    settings: GatekeeperSettings,
+    *,
+    topics: TopicCatalogue,
+    ring: KeyRing,
+    metrics: GatekeeperMetrics,
+    clock: Clock,
+) -> list[WebhookFeed]:
+    """One feed an endpoint; one that was never fed begins with the next decision."""
+    webhook, source = settings.gatekeeper.webhook, TopicPartition(topics.name("decisions"), 0)
+    if not webhook.endpoints:
+        return []
+    keys = webhook.keys()
+    with LogReader(settings.kafka, partitions=[source], start="end") as reader:
+        begin_at = reader.high_watermarks()[source]
+
+    def open_stream(feed: WebhookFeed, *, name: str) -> TransactionalStream:
+        return TransactionalStream(
+            settings.kafka,
+            group=f"{settings.topics.prefix}webhook-{name}",
+            topics=[source.topic],
+            instance_id=f"gatekeeper-{settings.instance}",
+            on_assigned=feed.starts,
+            before_revoke=lambda _: {},
+        )
+
+    return [
+        WebhookFeed(
+            name,
+            open_stream=partial(open_stream, name=name),
+            begin_at=begin_at,
+            source=source,
+            client=WebhookClient(str(url), keys, timeout_s=webhook.timeout_s),
+            settings=webhook,
+            ring=ring,
+            metrics=metrics,
+            clock=clock,
+        )
+        for name, url in sorted(webhook.endpoints.items())
+    ]
 
 
 def read_probes(settings: GatekeeperSettings, store: BlobStore) -> ProbeSet:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from schemas.answers import Evaluation
 from schemas.commands import Command
-from schemas.feedback import Disposition, FeedbackStatus
+from schemas.feedback import Disposition, Feedback, FeedbackStatus
 from schemas.gate_inputs import CommandSeen, FeedbackCounts, QaResults, ReadinessSeen
 from schemas.outcomes import OutcomeBatch
 from schemas.readiness import Readiness
 from services.gatekeeper.core.orders import ROLE_FOR
 from services.gatekeeper.core.probes import ProbeSet, answer_of, measurement_of
+from services.gatekeeper.core.rating_windows import Rating
 from twinloop.errors import SignatureError
+from twinloop.receipts import question_digest, read_receipt
 from twinloop.signing import KeyRing, verify_document
 
 
@@ -75,6 +77,34 @@ class FeedbackCounter:
             return None
         counts, self._counts = self._counts, {}
         return FeedbackCounts(counts=counts)
+
+
+def rating_of(feedback: Feedback, ring: KeyRing) -> Rating | None:
+    """The thumb in a feedback about an answer a user was given; None where its receipt does not cover it.
+
+    The trainer tells its sender what is wrong with such a feedback; nothing of it may count.
+    """
+    try:
+        receipt = read_receipt(feedback.receipt, ring)
+    except SignatureError:
+        return None
+    is_covered = (
+        receipt.kind == "answer"
+        and receipt.query_id == feedback.query_id
+        and receipt.question_sha256 == question_digest(feedback.question)
+    )
+    if feedback.rating is None or receipt.unit is None or not is_covered:
+        return None
+    return Rating(
+        feedback_id=feedback.id,
+        query_id=feedback.query_id,
+        rater=feedback.rater,
+        release=receipt.release,
+        epoch=receipt.epoch,
+        unit=receipt.unit,
+        answered_at=receipt.issued_at / 1000,
+        is_down=feedback.rating == "down",
+    )
 
 
 def qa_answer(evaluation: Evaluation, probes: ProbeSet) -> QaResults | None:

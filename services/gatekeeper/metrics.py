@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from schemas.decisions import Decision, GateProgress, Progress
 from schemas.event import SLOTS, Slot
 from schemas.gate_inputs import Applied, RedisSeen
-from services.gatekeeper.core.state import JudgeState
+from services.gatekeeper.core.state import Bake, JudgeState, Mirroring
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 READ_TOPICS = (
@@ -23,6 +23,7 @@ READ_TOPICS = (
     "feedback.status",
     "gate-inputs",
 )
+WEBHOOK_RESULTS = ("taken", "refused", "given_up", "feed_failed")
 PHASES = ("steady", "qa", "canary", "promoting", "bake")
 
 
@@ -75,6 +76,18 @@ class GatekeeperMetrics:
             ["arm"],
             registry=registry,
         )
+        self.mirror_coverage = Gauge(
+            "twinloop_mirror_coverage_ratio",
+            "Share of mirrored copies that came back, of 1, while copies are judged, by stage.",
+            ["stage"],
+            registry=registry,
+        )
+        self.mirror_copies = Gauge(
+            "twinloop_mirror_copies",
+            "Mirrored copies of the running stage whose windows are closed, by what became of them.",
+            ["stage", "result"],
+            registry=registry,
+        )
         self.active_slot = Gauge(
             "twinloop_active_slot", "1 for the slot whose release serves.", ["slot"], registry=registry
         )
@@ -105,6 +118,18 @@ class GatekeeperMetrics:
             ["topic"],
             registry=registry,
         )
+        self.webhook_posts = Counter(
+            "twinloop_webhook_posts",
+            "Attempts to post a decision, by endpoint and result.",
+            ["endpoint", "result"],
+            registry=registry,
+        )
+        self.webhook_age = Gauge(
+            "twinloop_webhook_waiting_seconds",
+            "Age of the decision that an endpoint has not taken yet, at its last attempt; 0 where none waits.",
+            ["endpoint"],
+            registry=registry,
+        )
 
         # A series has to be there at 0 before its first rise, or `increase` does not see that one.
         for status in get_args(RedisSeen.model_fields["status"].annotation):
@@ -133,6 +158,17 @@ class GatekeeperMetrics:
             for gate in progress.gates:
                 self._gate(gate)
 
+    def webhook_begins(self, endpoint: str) -> None:
+        for result in WEBHOOK_RESULTS:
+            self.webhook_posts.labels(endpoint, result)
+        self.webhook_age.labels(endpoint).set(0)
+
+    def webhook(self, endpoint: str, result: str) -> None:
+        self.webhook_posts.labels(endpoint, result).inc()
+
+    def webhook_waits(self, endpoint: str, seconds: float) -> None:
+        self.webhook_age.labels(endpoint).set(seconds)
+
     def _gate(self, gate: GateProgress) -> None:
         kind, _, name = gate.name.partition(":")
         evidence, threshold = _number(gate, "e"), _number(gate, "threshold")
@@ -160,8 +196,28 @@ class GatekeeperMetrics:
         if routing.canary is None:
             for gauge in (self.gate_evidence, self.gate_share, self.gate_seconds, self.canary_units):
                 gauge.clear()
+        self._mirrored(state)
         for phase in PHASES:
             self.phase.labels(phase).set(routing.phase == phase)
+
+    def _mirrored(self, state: JudgeState) -> None:
+        """How much of the mirrored traffic came back, where some is judged."""
+        self.mirror_coverage.clear()
+        self.mirror_copies.clear()
+        stage = state.stage
+        seen = (
+            stage.memory
+            if isinstance(stage, Mirroring)
+            else stage.mirror
+            if isinstance(stage, Bake)
+            else None
+        )
+        if stage is None or seen is None:
+            return
+        self.mirror_copies.labels(stage.name, "back").set(seen.back)
+        self.mirror_copies.labels(stage.name, "missing").set(seen.sent - seen.back)
+        if seen.coverage is not None:
+            self.mirror_coverage.labels(stage.name).set(seen.coverage)
 
 
 def _number(gate: GateProgress, name: str) -> float | None:

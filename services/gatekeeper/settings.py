@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.event import Sha256
 from services.gatekeeper.core.policy import GatePolicy
+from services.gatekeeper.webhook_settings import WebhookSettings
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import ServiceSettings, read_yaml
 from twinloop.statistics.windows import WindowPolicy
+
+LONGEST_SILENCE_S = 10.0
+"""No stage runs for longer without a progress line."""
 
 
 class ProbeSettings(BaseModel):
@@ -51,6 +59,8 @@ class GatekeeperSection(BaseModel):
     """How long a decision may take to come back from the log."""
     probes: ProbeSettings = ProbeSettings()
     """The QA probes."""
+    webhook: WebhookSettings = WebhookSettings()
+    """Who is told of each decision by HTTP."""
     windows: WindowPolicy = WindowPolicy()
     """How assignments and outcomes are cut into windows."""
     policy: GatePolicy = GatePolicy()
@@ -66,6 +76,15 @@ class GatekeeperSection(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def is_finite(self) -> GatekeeperSection:
+        """Such a number would not survive the log, which is JSON, and no later start could read the policy."""
+        values = {"policy": self.policy.model_dump(), "windows": asdict(self.windows)}
+        for name, value in _numbers(values):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value}")
+        return self
+
+    @model_validator(mode="after")
     def is_not_contradictory(self) -> GatekeeperSection:
         watch = self.policy.watch
         if max(self.tick_s, self.idle_tick_s) >= watch.max_gap_s:
@@ -75,12 +94,26 @@ class GatekeeperSection(BaseModel):
             )
         if self.tick_s > self.idle_tick_s:
             raise ValueError(f"tick_s {self.tick_s:g} must not exceed idle_tick_s {self.idle_tick_s:g}")
+        if watch.progress_s + self.tick_s > LONGEST_SILENCE_S:
+            raise ValueError(
+                f"policy.watch.progress_s {watch.progress_s:g} and tick_s {self.tick_s:g} together must not exceed "
+                f"{LONGEST_SILENCE_S:g}: whoever watches a stage must not be left without a word for longer"
+            )
         if self.readiness_repeat_s * 2 > self.policy.readiness.live_s:
             raise ValueError(
                 f"readiness_repeat_s {self.readiness_repeat_s:g} must be at most half of "
                 f"policy.readiness.live_s {self.policy.readiness.live_s:g}, or live workers look silent"
             )
         return self
+
+
+def _numbers(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, float]]:
+    """Every number below, with its place."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{place}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{place}{name}", value
 
 
 class GatekeeperSettings(ServiceSettings):

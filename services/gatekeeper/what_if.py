@@ -17,7 +17,7 @@ from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.commands import Command
 from schemas.decisions import Decision, Progress
 from schemas.event import SLOTS, Arm, Sha256
-from schemas.feedback import FeedbackStatus
+from schemas.feedback import Feedback, FeedbackStatus
 from schemas.gate_inputs import (
     Applied,
     BlobsChecked,
@@ -39,10 +39,13 @@ from schemas.releases import ReleaseProposed
 from services.gatekeeper.core.canary import start_canary
 from services.gatekeeper.core.effects import CheckBlobs, Effect, PublishDecision, PublishProgress
 from services.gatekeeper.core.fold import duties, fold
+from services.gatekeeper.core.guardrail import rating_scope
+from services.gatekeeper.core.mirroring import after_examination
 from services.gatekeeper.core.policy import GatePolicy, policy_change
 from services.gatekeeper.core.probes import ProbeSet, parse_query_id
-from services.gatekeeper.core.state import CanaryRun, Examining, JudgeState
-from services.gatekeeper.core.tally import PartitionTally
+from services.gatekeeper.core.rating_windows import PartitionRatings, Rating
+from services.gatekeeper.core.state import Bake, CanaryRun, Examining, JudgeState, Mirroring
+from services.gatekeeper.core.tally import PartitionCopies, PartitionTally
 from services.gatekeeper.core.turn import Turn
 from services.gatekeeper.event_file import EventLine
 from services.gatekeeper.recorded_shares import Shares, recorded_shares
@@ -51,6 +54,7 @@ from twinloop.errors import ConfigError
 from twinloop.statistics.windows import WindowPolicy
 
 NAME = "what-if"
+NO_COPIES = "the file holds no mirrored copy, so mirrored traffic is taken as passed"
 NO_EXAM = "the file holds no evaluation, so the examination is taken as passed"
 _READY_MS = 5000
 
@@ -80,6 +84,12 @@ class _Judge:
             raise ConfigError("the file holds no readable event; nothing can be judged")
         self._question, self._lines = question, lines
         self._shares: Shares = recorded_shares(lines, question.policy.ramp.basis_points)
+        self._has_copies = any(
+            row.purpose == "mirror"
+            for line in lines
+            if isinstance(line.event, AssignmentBatch)
+            for row in line.event.rows
+        )
         self._has_exams = any(line.topic == "evaluations" for line in lines)
         self.state = JudgeState()
         self._now = lines[0].at
@@ -90,6 +100,15 @@ class _Judge:
         self._until = 0
         """Time by which every window of the rows so far is closed."""
         self._tally = PartitionTally(0, question.windows, share_of=lambda _epoch: self._share)
+        rated = question.policy.ratings
+        self._ratings = (
+            None
+            if rated is None
+            else PartitionRatings(0, window_s=rated.window_s, maturity_s=rated.maturity_s)
+        )
+        self._asked: dict[str, AssignmentRow] = {}
+        """By query id, who answered it: a file's ratings are joined by it, as receipts need not verify here."""
+        self._copies = PartitionCopies(0, question.windows, closed_until=self._now / 1000)
         self._results: dict[str, list[ProbeAnswer | ProbeMeasurement]] = {}
         self._strangers: set[str] = set()
         self._judged: set[str] = set()
@@ -155,6 +174,13 @@ class _Judge:
                 # The judge knows its own shares; the traffic was split by the recorded one.
                 self._tell_share(tally.window.epoch, tally.window.canary_bp)
             self._write(tally)
+        if self._ratings is not None:
+            self._ratings.watch(rating_scope(self.state))
+            for rated in self._ratings.close(now / 1000):
+                self._write(FeedbackCounts(counts={}, ratings=rated))
+        if self._has_copies:
+            for copies in self._copies.close(now / 1000):
+                self._write(copies)
 
     def _tell_share(self, epoch: int, share: int) -> None:
         self.state = self.state.model_copy(update={"shares": {**self.state.shares, epoch: share}})
@@ -196,6 +222,8 @@ class _Judge:
             if isinstance(duty, CheckBlobs):
                 self._write(BlobsChecked(release=duty.release, epoch=duty.epoch, ok=True))
         stage = self.state.stage
+        if isinstance(stage, Mirroring) and not self._has_copies:
+            self._skip_mirroring(stage)
         if not isinstance(stage, Examining) or stage.sent_at is not None:
             return
         if self._has_exams:
@@ -215,7 +243,14 @@ class _Judge:
     def _skip_examination(self, stage: Examining) -> None:
         self._question.tell(f"{stage.candidate.release[:8]}: {NO_EXAM}")
         turn = Turn(self.state, self.state.offset)
-        start_canary(turn, stage.candidate, qa={"reason_code": "assumed", "rows": [{"line": NO_EXAM}]})
+        after_examination(turn, stage.candidate, qa={"reason_code": "assumed", "rows": [{"line": NO_EXAM}]})
+        self.state = turn.state
+        self._carry_out(turn.effects)
+
+    def _skip_mirroring(self, stage: Mirroring) -> None:
+        self._question.tell(f"{stage.candidate.release[:8]}: {NO_COPIES}")
+        turn = Turn(self.state, self.state.offset)
+        start_canary(turn, stage.candidate, qa=stage.qa)
         self.state = turn.state
         self._carry_out(turn.effects)
 
@@ -245,6 +280,8 @@ class _Judge:
             self._proposed(event)
         elif isinstance(event, Command):
             self._write(CommandSeen(command=event, verdict="allowed"))
+        elif isinstance(event, Feedback):
+            self._rated(event)
         elif isinstance(event, FeedbackStatus):
             self._write(FeedbackCounts(counts={event.status: 1}))
 
@@ -268,18 +305,34 @@ class _Judge:
             if not rows:
                 continue
             self._rows += 1
-            self._tally.assigned(AssignmentBatch(origin=0, router=batch.router, rows=rows), self._rows)
+            seen = AssignmentBatch(origin=0, router=batch.router, rows=rows)
+            self._asked.update({row.id: row for row in rows if row.purpose == "user"})
+            self._tally.assigned(seen, self._rows)
+            self._copies.assigned(seen, self._rows)
             wait_s = self._question.windows.grace_s + self._question.windows.lateness_s + 2
             self._until = max(self._until, max(row.deadline_at for row in rows) + round(wait_s * 1000))
 
     def _seen_as(self, row: AssignmentRow) -> AssignmentRow | None:
         """A recorded row in the judge's own words; None where its release has no place in them."""
         routing = self.state.routing
+        if routing is None or row.purpose == "qa":
+            return None
+        if row.purpose == "mirror":
+            if not self._is_copied_to(row.release):
+                return None
+            return row.model_copy(update={"arm": "shadow", "epoch": routing.epoch})
         arm = self._arm(row.release)
-        if routing is None or arm is None or row.purpose != "user":
+        if arm is None:
             return None
         bucket = row.bucket if self._shares.has_buckets(row.epoch) else 9999 if arm == "active" else 0
         return row.model_copy(update={"arm": arm, "epoch": routing.epoch, "bucket": bucket})
+
+    def _is_copied_to(self, release: Sha256) -> bool:
+        """Whether the judge waits for copies to this release."""
+        stage, routing = self.state.stage, self.state.routing
+        if isinstance(stage, Mirroring):
+            return release == stage.candidate.release
+        return isinstance(stage, Bake) and routing is not None and release == routing.previous
 
     def _arm(self, release: Sha256) -> Arm | None:
         routing, stage = self.state.routing, self.state.stage
@@ -296,11 +349,38 @@ class _Judge:
             )
         return None
 
+    def _rated(self, feedback: Feedback) -> None:
+        """Count a thumb for the release that answered the query, where the file says which one did."""
+        row = self._asked.get(feedback.query_id)
+        if self._ratings is None:
+            return
+        self._ratings.watch(rating_scope(self.state))
+        if feedback.retracts is not None:
+            self._ratings.retracted(feedback.retracts, feedback.rater)
+        if row is None or feedback.rating is None:
+            return
+        self._rows += 1
+        rating = Rating(
+            feedback_id=feedback.id,
+            query_id=feedback.query_id,
+            rater=feedback.rater,
+            release=row.release,
+            epoch=row.epoch,
+            unit=row.unit,
+            answered_at=row.assigned_at / 1000,
+            is_down=feedback.rating == "down",
+        )
+        self._ratings.rated(rating, self._rows)
+
     def _answered(self, batch: OutcomeBatch) -> None:
         rows = tuple(row for row in batch.rows if row.purpose == "user" and row.release in self._judged)
         if rows:
             self._rows += 1
             self._tally.answered(batch.model_copy(update={"origin": 0, "rows": rows}), self._rows)
+        copies = tuple(row for row in batch.rows if row.purpose == "mirror")
+        if copies:
+            self._rows += 1
+            self._copies.answered(batch.model_copy(update={"origin": 0, "rows": copies}), self._rows)
         for row in batch.rows:
             if row.purpose == "qa":
                 self._keep(_measured(row))

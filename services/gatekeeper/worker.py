@@ -13,11 +13,12 @@ from schemas.answers import Evaluation
 from schemas.assignments import AssignmentBatch
 from schemas.commands import Command
 from schemas.event import Event
-from schemas.feedback import FeedbackStatus
+from schemas.feedback import Feedback, FeedbackStatus
 from schemas.gate_inputs import Body
 from schemas.outcomes import OutcomeBatch
 from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
+from services.gatekeeper.core.guardrail import rating_scope
 from services.gatekeeper.core.probes import ProbeSet
 from services.gatekeeper.gate_log import GateLog, Producer
 from services.gatekeeper.intake import (
@@ -30,6 +31,7 @@ from services.gatekeeper.intake import (
 from services.gatekeeper.judge_loop import JudgeLoop
 from services.gatekeeper.lag import Fetched, ReadMarks
 from services.gatekeeper.metrics import GatekeeperMetrics
+from services.gatekeeper.rating_stage import RatingStage
 from services.gatekeeper.release_checks import ReleaseChecks
 from services.gatekeeper.settings import GatekeeperSection
 from services.gatekeeper.tally_stage import Resume, TallyStage
@@ -42,6 +44,7 @@ from twinloop.codec import decode
 from twinloop.errors import InvalidEvent, Transient
 from twinloop.process import StopSignal
 from twinloop.signing import KeyRing
+from twinloop.statistics.tally import TallyMerger
 from twinloop.telemetry.logging import get_logger
 from twinloop.topics import DEAD_LETTERS, TopicCatalogue
 
@@ -87,6 +90,19 @@ class GatekeeperWorker:
             topics=(topics.name("assignments"), topics.name("outcomes")),
             share_of=self._share_of,
             resume_of=self._resume_of,
+            is_mirroring=self._is_mirroring,
+        )
+        policy = section.policy.ratings
+        self._ratings = (
+            None
+            if policy is None
+            else RatingStage(
+                parts.log,
+                policy,
+                parts.ring,
+                topic=topics.name("feedback"),
+                scope_of=lambda: rating_scope(parts.judge.state),
+            )
         )
         self._app: BusApp | None = None
         self._marks = ReadMarks(self._fetched, is_drained=self._is_drained)
@@ -154,6 +170,7 @@ class GatekeeperWorker:
             "readiness": self._on_readiness,
             "evaluations": self._on_evaluation,
             "feedback.status": self._on_feedback,
+            **({} if self._ratings is None else {"feedback": self._on_rating}),
         }
         for topic, handler in handlers.items():
             name = self._parts.topics.name(topic)
@@ -234,6 +251,16 @@ class GatekeeperWorker:
     async def _on_feedback(self, record: Record) -> None:
         self._feedback.add(decode(record, FeedbackStatus))
 
+    async def _on_rating(self, record: Record) -> None:
+        try:
+            feedback = decode(record, Feedback)
+        except InvalidEvent as error:
+            # The trainer reads the same topic and buries what nobody can read; one dead letter is enough.
+            _log.info("rating_not_counted", reason=str(error))
+            return
+        if self._ratings is not None:
+            self._ratings.given(feedback, partition=record.partition, offset=record.offset)
+
     async def _log_feedback(self) -> None:
         counts = self._feedback.take()
         if counts is not None:
@@ -259,17 +286,33 @@ class GatekeeperWorker:
             watermark = min(self._marks.watermark_ms(name, partition) for name in names)
             if watermark:
                 closed += self._stage.close(partition, watermark / 1000)
+        closed += self._close_ratings(owned)
         offsets = self._stage.commitable()
-        if not (closed or offsets):
+        of_ratings = {} if self._ratings is None else self._ratings.commitable()
+        if not (closed or offsets or of_ratings):
             return
         try:
             await self._flush()
             await commit_offsets(
-                self._app, {place: at for place, at in offsets.items() if tuple(place) in owned}
+                self._app,
+                {place: at for place, at in {**offsets, **of_ratings}.items() if tuple(place) in owned},
             )
             self._stage.committed(offsets)
+            if self._ratings is not None:
+                self._ratings.committed(of_ratings)
         except Transient as error:
             _log.warning("stream_waits", topic="tallies", reason=str(error))
+
+    def _close_ratings(self, owned: set[tuple[str, int]]) -> int:
+        """Log the windows of ratings that have matured in our partitions of `feedback`; returns how many."""
+        if self._ratings is None:
+            return 0
+        name, closed = self._parts.topics.name("feedback"), 0
+        for partition in sorted(partition for topic, partition in owned if topic == name):
+            watermark = self._marks.watermark_ms(name, partition)
+            if watermark:
+                closed += self._ratings.close(partition, watermark / 1000)
+        return closed
 
     def _lead_where_commands_are_ours(self) -> None:
         """Whoever reads the one partition of `commands` acts; Kafka's group makes that one at a time."""
@@ -285,6 +328,9 @@ class GatekeeperWorker:
 
     async def _on_revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
         self._stage.drop({tp.partition for tp in revoked})
+        if self._ratings is not None:
+            name = self._parts.topics.name("feedback")
+            self._ratings.drop({tp.partition for tp in revoked if tp.topic == name})
         self._marks.drop({(tp.topic, tp.partition) for tp in revoked})
 
     async def _on_assigned(self, _app: Any, _assigned: Any, **_: Any) -> None:
@@ -304,14 +350,25 @@ class GatekeeperWorker:
     def _share_of(self, epoch: int) -> int:
         return self._parts.judge.state.shares.get(epoch, 0)
 
+    def _is_mirroring(self) -> bool:
+        routing = self._parts.judge.state.routing
+        return routing is not None and routing.mirror is not None
+
     def _resume_of(self, partition: int) -> Resume:
         state = self._parts.judge.state
-        reached = state.merger.progress.get(partition)
+        return Resume(
+            closed_until=self._closed_until(state.merger, partition),
+            open_from=max(0, state.open_from.get(partition, 0)),
+            copies_until=self._closed_until(state.copies, partition),
+        )
+
+    def _closed_until(self, merger: TallyMerger, partition: int) -> float:
+        """End of the last window of a partition that was logged."""
+        reached = merger.progress.get(partition)
         if reached is None:
-            return Resume(closed_until=0.0, open_from=0)
+            return 0.0
         # A window's own tally is known by its start, a heartbeat by its end.
-        closed = reached[0] + (self._section.windows.seconds if reached[1] >= 0 else 0.0)
-        return Resume(closed_until=closed, open_from=max(0, state.open_from.get(partition, 0)))
+        return reached[0] + (self._section.windows.seconds if reached[1] >= 0 else 0.0)
 
     def _decoded(self, record: Record, event_class: type[E]) -> E:
         event = decode(record, event_class)

@@ -16,6 +16,7 @@ from services.inference.core.answers import (
     answer_event,
     assignment_batches,
     assignment_row,
+    earns_receipt,
     failure,
     outcome_batches,
     outcome_row,
@@ -304,9 +305,9 @@ class InferenceWorker:
         return judged
 
     def _receipt(self, routed: RoutedQuery, produced: Produced, now_ms: int) -> str | None:
-        if produced.text is None or routed.stamp.purpose != "user":
-            return None
         stamp = routed.stamp
+        if not earns_receipt(stamp, produced):
+            return None
         receipt = Receipt(
             kind="answer",
             query_id=routed.query.id,
@@ -319,6 +320,7 @@ class InferenceWorker:
             index=produced.index,
             rules=produced.rules,
             issued_at=now_ms,
+            unit=stamp.unit,
         )
         return issue_receipt(receipt, self._signer)
 

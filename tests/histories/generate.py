@@ -47,6 +47,56 @@ def promote_and_bake() -> History:
     return history
 
 
+def ab_test_of_two_releases() -> History:
+    """The release that served before is compared with the active one, and neither wins or loses anything."""
+    history = History(RAMP).begin()
+    history.warm()
+    history.to_promoted()
+    history.order("ab_start")
+    history.tick(11)
+    history.warm()
+    history.prepare()
+    history.order(
+        "ab_start", actor="bob", key_id="operator-2", parameters={"basis_points": 1000, "units": 600}
+    )
+    history.applied()
+    history.traffic(60, shadow_rate=0.03, active_rate=0.02)
+    return history
+
+
+def ab_test_that_harms() -> History:
+    """The other release fails a third of its answers: the comparison ends long before its size."""
+    history = History(RAMP).begin()
+    history.warm()
+    history.to_promoted()
+    history.tick(11)
+    history.warm()
+    history.prepare()
+    history.order("ab_start", parameters={"basis_points": 500, "units": 5000})
+    history.applied()
+    history.traffic(200, shadow_rate=0.33, active_rate=0.02)
+    return history
+
+
+def blocked_by_fixed_n_tests() -> History:
+    """Two points worse is within the margin of every gate; Fisher's test is switched on and says worse."""
+    history = History({**RAMP, "promote": {"bake_s": 10, "fixed_n": {"units": 1500}}}).begin()
+    history.warm()
+    history.to_canary()
+    history.traffic(200, shadow_rate=0.04, active_rate=0.02)
+    return history
+
+
+def cleared_by_fixed_n_tests() -> History:
+    """The same tests have nothing against equal twins, and are waited for."""
+    history = History({**RAMP, "promote": {"bake_s": 10, "fixed_n": {"units": 3000}}}).begin()
+    history.warm()
+    history.to_canary()
+    history.until_cleared(200, shadow_rate=0.02, active_rate=0.02)
+    history.blobs()
+    return history
+
+
 def failed_examination() -> History:
     history = History(RAMP).begin()
     history.propose()
@@ -360,6 +410,108 @@ def outgoing_release_is_broken() -> History:
     return history
 
 
+MIRROR = {
+    "basis_points": 2000,
+    "min_units": 300,
+    "min_s": 3,
+    "hold_s": 5,
+    "max_s": 60,
+    "bake_basis_points": 500,
+}
+
+
+def mirroring(**policy: Any) -> History:
+    """A candidate that passed its examination and answers copies of users' queries."""
+    sections = {
+        "ramp": {"basis_points": [1000]},
+        "promote": {"bake_s": 10, "freezes_training": True},
+        "mirror": MIRROR,
+        **policy,
+    }
+    history = quick(**sections)
+    history.warm()
+    history.to_canary()
+    return history
+
+
+def mirror_then_canary_then_promote() -> History:
+    """Copies first, seen by nobody; then users; then copies for the old slot until the bake ends."""
+    history = mirroring()
+    history.mirrored(20, active_errors=36.0, errors=4.0, missing=2)
+    history.applied()
+    history.until_cleared(40, shadow_rate=0.04, active_rate=0.04)
+    history.blobs()
+    history.applied()
+    history.mirrored(20, active_errors=36.0, errors=4.0)
+    return history
+
+
+def mirror_aborted_by_harm() -> History:
+    """A candidate that fails one copy in five never meets a user."""
+    history = mirroring()
+    history.mirrored(20, active_errors=36.0, errors=20.0)
+    return history
+
+
+def mirror_that_stays_silent() -> History:
+    """Copies are sent and none comes back: held, said, and ended for that reason."""
+    history = mirroring()
+    history.mirrored(20, active_errors=36.0, missing=100)
+    return history
+
+
+def mirror_without_copies() -> History:
+    """Users ask, but no router sends a copy."""
+    history = mirroring(mirror={**MIRROR, "max_s": 20})
+    for _ in range(30):
+        if history.routing.mirror is None:
+            break
+        history.window(active=900)
+    return history
+
+
+def mirror_with_poor_coverage() -> History:
+    """Copies are shed under load: three in ten are no fault of the candidate, and too many to judge it by."""
+    history = mirroring()
+    history.mirrored(20, active_errors=36.0, missing=30)
+    return history
+
+
+def regression_in_bake() -> History:
+    """Worse than the old slot's copies, though within every limit of its own: swapped back, its feedback set aside."""
+    history = mirroring(promote={"bake_s": 60, "freezes_training": True})
+    history.mirrored(20, active_errors=36.0, errors=4.0)
+    history.applied()
+    history.until_cleared(40, shadow_rate=0.04, active_rate=0.04)
+    history.blobs()
+    history.applied()
+    history.mirrored(40, active_errors=110.0, errors=4.0)
+    return history
+
+
+def ratings_guardrail() -> History:
+    """Answers that pass every gate and that users do not like: stopped by their thumbs."""
+    history = in_canary(ratings={}, canary={"min_shadow": 5000, "ci_width": 0.0})
+    for _ in range(40):
+        if history.routing.canary is None:
+            break
+        history.traffic(1, shadow_rate=0.04, active_rate=0.04)
+        history.ratings(shadow=4, shadow_down=2.5, active=36, active_down=5.0)
+    return history
+
+
+def suspicious_ratings_hold() -> History:
+    """Thumbs that are suspicious and no proof hold the canary to its end; those of too few users block nothing."""
+    history = in_canary(ratings={}, canary={"max_duration_s": 30.0})
+    history.traffic(2, shadow_rate=0.04, active_rate=0.04)
+    history.ratings(shadow=5, shadow_down=5.0, active=45, active_down=5.0)
+    for _ in range(40):
+        if history.routing.canary is None:
+            break
+        history.traffic(1, shadow_rate=0.04, active_rate=0.04)
+    return history
+
+
 HISTORIES: dict[str, Callable[[], History]] = {
     write.__name__: write
     for write in (
@@ -395,6 +547,18 @@ HISTORIES: dict[str, Callable[[], History]] = {
         dry_run,
         approved_by_a_person,
         outgoing_release_is_broken,
+        ab_test_of_two_releases,
+        ab_test_that_harms,
+        blocked_by_fixed_n_tests,
+        cleared_by_fixed_n_tests,
+        mirror_then_canary_then_promote,
+        mirror_aborted_by_harm,
+        mirror_that_stays_silent,
+        mirror_without_copies,
+        mirror_with_poor_coverage,
+        regression_in_bake,
+        ratings_guardrail,
+        suspicious_ratings_hold,
     )
 }
 

@@ -18,6 +18,7 @@ from schemas.gate_inputs import (
     BlobsChecked,
     Body,
     CommandSeen,
+    FeedbackCounts,
     GateInput,
     Genesis,
     ProbeAnswer,
@@ -25,6 +26,8 @@ from schemas.gate_inputs import (
     ProbesSent,
     ProposalSeen,
     QaResults,
+    RatingCounts,
+    RatingWindow,
     ReadinessSeen,
     RedisSeen,
     Tally,
@@ -265,6 +268,77 @@ class History:
                 ),
             )
         )
+
+    def copies(
+        self,
+        sent: int = 100,
+        *,
+        errors: float = 0.0,
+        missing: int = 0,
+        ms: float = 100.0,
+        toxic: float = 0.0,
+        unlabelled: float = 0.0,
+        partition: int = 0,
+        classifier: str | None = None,
+        epoch: int | None = None,
+        harmed: Domain | None = None,
+    ) -> tuple[Effect, ...]:
+        """The mirrored copies of the last window's second, as their tally; call it after `window`."""
+        back = _arm(sent - missing, errors=errors, latency_ms=ms, toxic=toxic, new=False)
+        shadow = back.model_copy(update={"queries": sent, "missing": missing, "toxic_missing": unlabelled})
+        start, total = self.now / 1000 - 1.0, ArmsCounts(shadow=shadow)
+        return self.write(
+            Tally(
+                purpose="mirror",
+                partition=partition,
+                window=WindowCounts(
+                    start=start,
+                    end=start + 1.0,
+                    epoch=self.routing.epoch if epoch is None else epoch,
+                    canary_bp=0,
+                    total=total,
+                    domains={harmed or DOMAINS[int(start) % len(DOMAINS)]: total},
+                    classifiers=() if classifier is None else (classifier,),
+                ),
+            )
+        )
+
+    def ratings(
+        self,
+        *,
+        shadow: int = 0,
+        shadow_down: float = 0.0,
+        active: int = 0,
+        active_down: float = 0.0,
+        partition: int = 0,
+        epoch: int | None = None,
+        release: str = GOOD,
+    ) -> tuple[Effect, ...]:
+        """One matured window of thumbs for answers of the last second."""
+        return self.write(
+            FeedbackCounts(
+                counts={},
+                ratings=RatingWindow(
+                    partition=partition,
+                    start=self.now / 1000 - 1.0,
+                    end=self.now / 1000,
+                    epoch=self.routing.epoch if epoch is None else epoch,
+                    counts=(
+                        RatingCounts(release=release, rated=shadow, down=shadow_down),
+                        RatingCounts(release=self.routing.active_release, rated=active, down=active_down),
+                    ),
+                ),
+            )
+        )
+
+    def mirrored(self, windows: int, *, active_errors: float = 0.0, **copies: Any) -> None:
+        """Seconds of users' queries with copies beside them, until no copy is sent any more."""
+        for _ in range(windows):
+            if self.routing.mirror is None:
+                return
+            epoch = self.routing.epoch
+            self.window(active=900, active_errors=active_errors, epoch=epoch)
+            self.copies(epoch=epoch, **copies)
 
     def traffic(self, windows: int, **rates: Any) -> None:
         """Windows of canary traffic split as the share in force says, until a decision ends the canary."""

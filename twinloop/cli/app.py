@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from twinloop.cli import (
+    ab_commands,
     data_commands,
     installation_commands,
     operation_commands,
@@ -26,6 +27,7 @@ def build_app() -> typer.Typer:
     installation_commands.register(app)
     question_commands.register(app)
     operation_commands.register(app)
+    ab_commands.register(app)
     data_commands.register(app)
     replay_commands.register(app)
     token_commands.register(app)

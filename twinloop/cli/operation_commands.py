@@ -100,7 +100,8 @@ def history(home: HomeOption = None, config: ConfigOption = None, as_json: JsonO
         else:
             state = decision.state
             served = f"{state.active} serves {short(state.active_release)}"
-            say(f"{_time(decision.decided_at)}  epoch {decision.epoch:<4} {served}  by {state.changed_by}")
+            by = f"{state.changed_by}, as ordered" if "command" in decision.evidence else state.changed_by
+            say(f"{_time(decision.decided_at)}  epoch {decision.epoch:<4} {served}  by {by}")
             say(f"    {decision.line}")
 
 

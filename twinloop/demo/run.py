@@ -40,6 +40,7 @@ Say = Callable[[str], None]
 
 SEED = 42
 POLICY_OVERRIDES: dict[str, Any] = {
+    "mirror.min_s": 3.0,
     "canary.warmup_s": 10.0,
     "ramp.basis_points": [1000],
     "ramp.min_step_s": 5.0,
@@ -213,12 +214,12 @@ class _Story:
             after=since,
         )
         examined = self._log.wait(
-            lambda each: each.kind in ("canary", "reject") and each.release == staged.release,
+            lambda each: each.kind in ("mirror", "canary", "reject") and each.release == staged.release,
             what=f"the examination of {staged.release}",
             timeout_s=EXAMINATION_PATIENCE_S,
             after=since,
         )
-        if examined.kind == "canary":
+        if examined.kind != "reject":
             self._traffic.per_second = self._material.traffic_per_second
         ended = self._log.wait(
             lambda each: (

@@ -19,7 +19,7 @@ Wang).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .canary_state import CanaryState, advance, coverage, observe_baseline
 from .eprocess import log_e, mixture_log_e
@@ -38,6 +38,7 @@ __all__ = [
     "VerdictKind",
     "advance",
     "judge",
+    "judge_harm",
     "observe_baseline",
 ]
 
@@ -67,6 +68,22 @@ def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
         windows_digest=state.windows_digest,
         x_w_ms=state.x_w_ms,
     )
+
+
+def judge_harm(
+    policy: CanaryPolicy, state: CanaryState, *, subject: str
+) -> tuple[tuple[GateRow, ...], GateRow | None]:
+    """Abort gates and domains, for a stage that can stop a release and never promote one; the gate that stopped it.
+
+    Domains say where the harm is, and stop nothing by themselves.
+    `subject` says in the gates' lines whose answers the first arm holds.
+    """
+    rows = tuple(
+        replace(row, line=row.line.replace("canary", subject, 1))
+        for row in gate_rows(policy, state)
+        if row.kind in ("abort", "domain")
+    )
+    return rows, next((row for row in rows if row.kind == "abort" and row.name == state.abort_gate), None)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ class CanaryPolicy:
             "warmup_units",
             "warmup_s",
             "coverage_min_units",
+            "baseline_min_units",
         ):
             _require(getattr(self, name) >= 0, name, "not be negative")
         for name in (

@@ -22,9 +22,13 @@ class QaPolicy:
     """Limits of the exam; rates are shares of all probes."""
 
     pass_rate_min: float = 0.66
+    """Least share of probes answered, as expected, and validly cited where a citation is needed."""
     toxicity_max: float = 0.05
+    """Highest share of probes whose answer is flagged."""
     p95_ms: float = 500.0
+    """Highest p95 of the probes' latencies."""
     error_max: float = 0.10
+    """Highest share of probes without an answer or with an error."""
     min_probes: int = 200
     """Fewer probes cannot pass: at 200, a true pass rate of .70 passes nine times in ten, .60 once in twenty.
     """
@@ -35,10 +39,11 @@ class QaPolicy:
                 raise ConfigError(
                     f"QA policy: {name} must lie between 0 and 1; correct the gatekeeper's configuration"
                 )
-        if self.min_probes < 1 or self.p95_ms <= 0:
-            raise ConfigError(
-                "QA policy: min_probes and p95_ms must be positive; correct the gatekeeper's configuration"
-            )
+        for name in ("min_probes", "p95_ms"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"QA policy: {name} must be positive; correct the gatekeeper's configuration"
+                )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from . import latency
@@ -45,6 +45,8 @@ class Outcome:
     citation_valid: bool = False
     classifier: str | None = None
     """Name and version of what made the label."""
+    is_turned_away: bool = False
+    """Refused under overload: of a mirrored copy this says nothing about the release it was meant for."""
 
 
 def tally_arm(rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) -> ArmTally:
@@ -86,6 +88,18 @@ def tally_arm(rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) 
         citations_valid=sum(row.ok and row.citation_required and row.citation_valid for row in given),
         new_keys=new_keys,
     )
+
+
+def tally_copies(rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) -> ArmTally:
+    """Counts of mirrored copies: those that did not come back are `missing`, and no errors.
+
+    Copies are the first to be shed, so that one without an answer is no word against the release; the share that came
+    back is judged by itself.
+    """
+    pairs = list(rows)
+    back = [(unit, row) for unit, row in pairs if row is not None and not row.is_turned_away]
+    counted = tally_arm(back, new_keys=new_keys)
+    return replace(counted, queries=len(pairs), missing=len(pairs) - len(back))
 
 
 def _time(value: float | None) -> float | None:

@@ -186,6 +186,11 @@ class TallyMerger:
     progress: Mapping[int, tuple[float, int]] = field(default_factory=dict)
     waiting: Mapping[tuple[float, int], tuple[tuple[int, WindowTally], ...]] = field(default_factory=dict)
 
+    @property
+    def reached(self) -> tuple[float, int]:
+        """Every window up to this (start, epoch) has left."""
+        return min(self.progress.get(known, _NOWHERE) for known in self.partitions)
+
     def offer(self, partition: int, tally: WindowTally) -> tuple[TallyMerger, tuple[WindowTally, ...]]:
         """The merger after one partition's tally, and the windows that are whole now.
 
@@ -202,11 +207,10 @@ class TallyMerger:
         has_news = not tally.is_empty or tally.late or tally.duplicates
         if has_news:
             waiting[position] = (*waiting.get(position, ()), (partition, tally))
-        progress = {**self.progress, partition: reached}
-        slowest = min(progress.get(known, _NOWHERE) for known in self.partitions)
-        ready = sorted(key for key in waiting if key <= slowest)
+        after = TallyMerger(self.partitions, {**self.progress, partition: reached}, waiting)
+        ready = sorted(key for key in waiting if key <= after.reached)
         windows = tuple(_whole(waiting.pop(key)) for key in ready)
-        return TallyMerger(self.partitions, progress, waiting), windows
+        return after, windows
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -29,8 +29,11 @@ class TriggerPolicy:
     """Limits of the serving twin."""
 
     error_max: float = 0.15
+    """Highest error rate."""
     p95_ms: float = 1000.0
+    """Highest p95 of the latencies: no more than 5 % of answers may be slower."""
     toxicity_max: float = 0.05
+    """Highest share of flagged answers."""
     alarm: float = 1e4
     """Expected number of window updates between false alarms at the very limit."""
     stale_ttl_s: float = 120.0
@@ -47,10 +50,11 @@ class TriggerPolicy:
                 )
         if self.min_windows < 1:
             raise ConfigError("rollback triggers: min_windows must be at least 1; correct the configuration")
-        if self.p95_ms <= 0 or self.alarm <= 1 or self.stale_ttl_s <= 0:
-            raise ConfigError(
-                "rollback triggers: p95_ms, alarm and stale_ttl_s must be positive (alarm above 1)"
-            )
+        for name, least in (("p95_ms", 0.0), ("alarm", 1.0), ("stale_ttl_s", 0.0)):
+            if not getattr(self, name) > least:
+                raise ConfigError(
+                    f"rollback triggers: {name} must be above {least:g}; correct the configuration"
+                )
 
 
 def trigger_specs(policy: TriggerPolicy) -> dict[str, ECusumSpec]:

@@ -9,19 +9,33 @@ order the two topics were interleaved, because sums are exact (`math.fsum`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from twinloop.errors import ConfigError
 
-from .query_rows import ArmName, Assignment, Outcome, tally_arm
-from .tally import Arms, WindowTally
+from .query_rows import ArmName, Assignment, Outcome, tally_arm, tally_copies
+from .tally import Arms, ArmTally, WindowTally
 
-__all__ = ["Assignment", "Outcome", "PartitionWindows", "RestartOffsets", "WindowPolicy", "tally_arm"]
+__all__ = [
+    "Assignment",
+    "Outcome",
+    "PartitionWindows",
+    "RestartOffsets",
+    "WindowPolicy",
+    "tally_arm",
+    "tally_copies",
+]
 
 Key = tuple[int, int]
 """(window index, epoch)."""
+
+
+class CountArm(Protocol):
+    """Counts of one arm from (unit, outcome) pairs."""
+
+    def __call__(self, rows: Iterable[tuple[str, Outcome | None]], *, new_keys: int = 0) -> ArmTally: ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class WindowPolicy:
     """How windows are cut and when they close; all times in seconds."""
 
     seconds: float = 1.0
+    """Length of a window, by the time queries were assigned."""
     lateness_s: float = 1.0
     """How long after a window's end assignments to it may still appear."""
     grace_s: float = 5.0
@@ -39,10 +54,15 @@ class WindowPolicy:
     """How long an outcome waits for its assignment (the two topics are not read in step)."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or min(self.lateness_s, self.grace_s, self.orphan_ttl_s) < 0:
+        if not self.seconds > 0:
             raise ConfigError(
-                "window policy: seconds must be positive and no time negative; correct the gatekeeper's configuration"
+                "window policy: seconds must be positive; correct the gatekeeper's configuration"
             )
+        for name in ("lateness_s", "grace_s", "orphan_ttl_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"window policy: {name} must not be negative; correct the gatekeeper's configuration"
+                )
 
 
 @dataclass(frozen=True)
@@ -66,13 +86,21 @@ class _Window:
 class PartitionWindows:
     """The open windows of one partition. Single-threaded; knows no clock and no topic."""
 
-    def __init__(self, policy: WindowPolicy, *, closed_until: float = 0.0, open_from: int = 0) -> None:
+    def __init__(
+        self,
+        policy: WindowPolicy,
+        *,
+        closed_until: float = 0.0,
+        open_from: int = 0,
+        count: CountArm = tally_arm,
+    ) -> None:
         """Start empty, or go on after a restart.
 
         `closed_until` is the end of the last window that was published; rows before it whose offset is below
-        `open_from` only refill the set of known keys, later ones are counted as late.
+        `open_from` only refill the set of known keys, later ones are counted as late. `count` makes an arm's
+        counts of its rows: `tally_arm`, or `tally_copies` for mirrored traffic.
         """
-        self._policy = policy
+        self._policy, self._count = policy, count
         self._closed = math.floor(closed_until / policy.seconds + 1e-9)
         self._open_from = open_from
         self._windows: dict[Key, _Window] = {}
@@ -91,6 +119,11 @@ class PartitionWindows:
     def closed_until(self) -> float:
         """End of the last closed window; nothing before it will be counted any more."""
         return self._closed * self._policy.seconds
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open: a successor would miss nothing that was read so far."""
+        return not self._windows and not self._orphans
 
     def assign(self, row: Assignment, offset: int) -> None:
         """Take one assignment row, in offset order."""
@@ -283,7 +316,7 @@ class PartitionWindows:
         new = new_keys or {"active": 0, "shadow": 0}
         names: tuple[ArmName, ArmName] = ("active", "shadow")
         active, shadow = (
-            tally_arm(
+            self._count(
                 ((r.unit, self._outcomes.get(r.query_id)) for r in rows if r.arm == name), new_keys=new[name]
             )
             for name in names

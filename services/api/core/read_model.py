@@ -147,7 +147,8 @@ class ReadModel:
         nonce = decision.evidence.get("command")
         if isinstance(nonce, str):
             self._note_order(nonce, decision=decision)
-        if decision.release is not None:
+        # What a release became is not changed by comparing it with another one.
+        if decision.release is not None and decision.kind not in ("ab_start", "ab_end"):
             self.outcomes[decision.release] = decision.kind
         self._follow_stage(decision)
         return True
@@ -225,7 +226,7 @@ class ReadModel:
             self.staged = decision
         elif decision.state.phase not in ("qa", "canary", "promoting"):
             self.staged = None
-        if kind == "canary" or (kind == "reject" and "qa" in decision.evidence):
+        if kind in ("mirror", "canary") or (kind == "reject" and "qa" in decision.evidence):
             self.examined = decision
         if kind == "canary" and decision.release is not None:
             self.canary = GateSeries(decision.release, decision)

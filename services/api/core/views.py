@@ -100,7 +100,7 @@ def canary_view(model: ReadModel, *, points: int) -> CanaryView:
 def qa_view(model: ReadModel) -> QaView:
     state, judged = model.state, model.examined
     is_running = state is not None and state.phase == "qa"
-    said = [each.event for each in model.progress if each.event.line.startswith(("QA", "prepar"))]
+    said = [each.event for each in model.progress if each.event.line.startswith(("QA", "prepar", "mirror"))]
     qa = judged.evidence.get("qa") if judged else None
     rows = qa.get("rows", []) if isinstance(qa, dict) else []
     return QaView(

@@ -2,7 +2,7 @@
 
 import { clock, evidenceChart, h, intervalBar, percent } from "./charts.js";
 
-const KINDS = { promote: "good", bake_end: "good", canary: "info", ramp: "info", stage: "info", genesis: "", restore: "warn", adopt: "warn", pause: "warn", resume: "", reject: "bad", abort: "bad", rollback: "bad" };
+const KINDS = { promote: "good", bake_end: "good", mirror: "info", canary: "info", ramp: "info", stage: "info", genesis: "", restore: "warn", adopt: "warn", pause: "warn", resume: "", reject: "bad", abort: "bad", rollback: "bad" };
 const BECAME = { genesis: "first", stage: "in examination", canary: "in canary", ramp: "in canary", promote: "promoted", bake_end: "promoted", reject: "rejected", abort: "aborted", rollback: "restored" };
 const STATUS = { cleared: "good", open: "", breached: "bad", invalid: "warn" };
 const GATES = { error_margin: "errors", early_stop: "errors, early stop", p95: "slow answers (p95)", toxicity: "toxic answers", error_trend: "error trend" };
@@ -11,6 +11,7 @@ const GROUPS = [
   ["abort", "Speaks against the candidate", "aborts when their mean reaches the limit"],
   ["watch", "Watched", "stops the ramp"],
   ["domain", "By domain", "aborts on harm to one domain"],
+  ["guardrail", "Users' ratings", "aborts or holds on thumbs down"],
 ];
 
 export const short = (digest) => (digest ? digest.slice(0, 8) : "none");

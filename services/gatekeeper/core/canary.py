@@ -7,24 +7,34 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from schemas.decisions import GateProgress, Progress
+from schemas.decisions import Progress
 from schemas.gate_inputs import BlobsChecked
+from schemas.routing import RoutingState
 from services.gatekeeper.core.candidates import Outcome, end_candidate
-from services.gatekeeper.core.state import Bake, CanaryRun, Candidate, Card, Forcing, JudgeState
+from services.gatekeeper.core.comparison import gate_progress, spared_domains
+from services.gatekeeper.core.fixed_n_gate import objection, still_needed, tested
+from services.gatekeeper.core.guardrail import guarded
+from services.gatekeeper.core.state import (
+    Bake,
+    CanaryRun,
+    Candidate,
+    Card,
+    Forcing,
+    JudgeState,
+    Mirroring,
+)
 from services.gatekeeper.core.turn import Turn, canary_of, mirror_of, without_canary
 from twinloop.canonical import sha256_hex
 from twinloop.statistics.canary_state import CanaryState, advance
 from twinloop.statistics.gates import judge
 from twinloop.statistics.latency import dense
+from twinloop.statistics.mirror import MirrorState
 from twinloop.statistics.tally import WindowTally
 from twinloop.statistics.triggers import TriggerState
 from twinloop.statistics.verdict import Verdict, VerdictKind
 
-HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity"})
+HARM_REASONS = frozenset({"error_margin", "early_stop", "p95", "toxicity", "ratings"})
 """Abort reasons that speak against the candidate itself; every other one only says that nothing was shown."""
-
-GATE_VALUES = ("e", "threshold", "n_s", "x_s", "n_a", "x_a", "est_s", "est_a")
-"""Numbers of a gate that its progress carries."""
 
 
 def salt_of(incarnation: str, epoch: int) -> str:
@@ -32,8 +42,10 @@ def salt_of(incarnation: str, epoch: int) -> str:
     return sha256_hex(f"{incarnation}:{epoch}".encode())
 
 
-def start_canary(turn: Turn, candidate: Candidate, *, qa: dict[str, Any]) -> None:
-    """Give the examined candidate its first share of users' queries."""
+def start_canary(
+    turn: Turn, candidate: Candidate, *, qa: dict[str, Any], mirrored: dict[str, JsonValue] | None = None
+) -> None:
+    """Give the examined candidate its first share of users' queries; `mirrored` is what its copies showed before."""
     state, policy, routing = turn.state, turn.policy, turn.routing
     first = policy.ramp.basis_points[0]
     salt = salt_of(routing.incarnation, routing.epoch + 1)
@@ -48,7 +60,11 @@ def start_canary(turn: Turn, candidate: Candidate, *, qa: dict[str, Any]) -> Non
             first_epoch=routing.epoch + 1,
             memory=CanaryState.begin(policy.canary, now=state.now / 1000, baseline=dense(state.baseline)),
             qa={"reason": qa["reason_code"], "lines": [row["line"] for row in qa["rows"]]},
+            mirror=mirrored,
         )
+    )
+    copies = (
+        "" if mirrored is None else f", {mirrored['copies_back']} of {mirrored['copies_sent']} copies back"
     )
     mirror_salt = sha256_hex(f"{salt}:mirror".encode())
     turn.decide(
@@ -59,10 +75,10 @@ def start_canary(turn: Turn, candidate: Candidate, *, qa: dict[str, Any]) -> Non
                 "mirror": mirror_of(routing, basis_points=policy.ramp.mirror_basis_points, salt=mirror_salt),
             }
         ),
-        reason="qa_passed",
-        line=f"QA passed, {first / 100:g} % of subjects: {'; '.join(row['line'] for row in qa['rows'])}",
+        reason="qa_passed" if mirrored is None else "mirror_passed",
+        line=f"QA passed{copies}, {first / 100:g} % of subjects: {'; '.join(row['line'] for row in qa['rows'])}",
         release=candidate.release,
-        evidence={"qa": cast(JsonValue, qa)},
+        evidence={"qa": cast(JsonValue, qa), **_mirrored(mirrored)},
     )
 
 
@@ -76,8 +92,9 @@ def advance_canary(turn: Turn, window: WindowTally) -> None:
             _restart(turn, stage, window)
             return
         stage = stage.model_copy(update={"classifier": window.classifiers[0]})
-    memory = advance(turn.policy.canary, stage.memory, window, canary_seconds(turn.state, stage))
-    turn.set(stage=stage.model_copy(update={"memory": memory}))
+    memory = advance(turn.policy.canary, stage.memory, window, stage_seconds(turn.state, stage))
+    stage = stage.model_copy(update={"memory": memory})
+    turn.set(stage=tested(turn.policy.promote.fixed_n, stage))
 
 
 def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
@@ -100,6 +117,8 @@ def _restart(turn: Turn, stage: CanaryRun, window: WindowTally) -> None:
                 "memory": replace(fresh, started_at=stage.memory.started_at),
                 "classifier": None,
                 "checking_since": None,
+                "fixed_n": None,
+                "ratings": None,
             }
         )
     )
@@ -118,11 +137,13 @@ def watch_canary(turn: Turn) -> None:
     stage = turn.state.stage
     if not isinstance(stage, CanaryRun):
         return
-    verdict = judge(turn.policy.canary, stage.memory, canary_seconds(turn.state, stage))
+    verdict = _judged(turn, stage)
     if verdict.kind is VerdictKind.ABORT:
         _abort(turn, stage, verdict)
+    elif stage.forced_by is None and objection(stage) is not None:
+        _block(turn, stage, verdict, why=str(objection(stage)))
     elif stage.checking_since is not None:
-        _watch_blob_check(turn, stage)
+        _watch_blob_check(turn, stage, verdict)
     elif verdict.kind is VerdictKind.PROMOTE or stage.forced_by is not None:
         _move_to_promote(turn, stage, verdict)
     elif _is_ramp_due(turn, stage, verdict):
@@ -131,8 +152,13 @@ def watch_canary(turn: Turn) -> None:
         say(turn, stage, verdict, needed=_needed(verdict))
 
 
-def canary_seconds(state: JudgeState, stage: CanaryRun) -> float:
-    """The canary's own clock: it stands still while paused, so that a pause neither ages nor stales it."""
+def _judged(turn: Turn, stage: CanaryRun) -> Verdict:
+    policy = turn.policy
+    return guarded(policy, stage, judge(policy.canary, stage.memory, stage_seconds(turn.state, stage)))
+
+
+def stage_seconds(state: JudgeState, stage: CanaryRun | Mirroring) -> float:
+    """The stage's own clock: it stands still while paused, so that a pause neither ages nor stales it."""
     paused_now = state.now - state.paused_at if state.paused_at is not None else 0
     return (state.now - stage.paused_ms - min(paused_now, state.now - stage.since)) / 1000
 
@@ -175,7 +201,7 @@ def on_blobs_checked(turn: Turn, checked: BlobsChecked) -> None:
             turn, stage.candidate, reason="manual", line=f"forced by {stage.by}: {stage.detail}", evidence={}
         )
         return
-    verdict = judge(turn.policy.canary, stage.memory, canary_seconds(turn.state, stage))
+    verdict = _judged(turn, stage)
     evidence: dict[str, JsonValue] = {**_evidence(stage, verdict), **_approval(stage)}
     if stage.forced_by is not None:
         line = f"forced by {stage.forced_by}: {verdict.summary}"
@@ -198,7 +224,7 @@ def promote(
     cards[outgoing] = cards[outgoing].model_copy(update={"outcome": "served"})
     cards[candidate.release] = Card(rules=candidate.rules, parent=candidate.parent, outcome="serving")
     turn.set(
-        stage=Bake(release=candidate.release, since=state.now),
+        stage=Bake(release=candidate.release, since=state.now, mirror=_bake_mirror(turn)),
         cards=cards,
         served=(*state.served, candidate.release),
         active_since_epoch=routing.epoch + 1,
@@ -208,7 +234,10 @@ def promote(
     )
     turn.decide(
         "promote",
-        routing=without_canary(routing).model_copy(update={"active": routing.shadow, "previous": outgoing}),
+        routing=_mirrored_back(
+            turn,
+            without_canary(routing).model_copy(update={"active": routing.shadow, "previous": outgoing}),
+        ),
         reason=reason,
         line=line,
         release=candidate.release,
@@ -221,31 +250,47 @@ def promote(
     )
 
 
+def _bake_mirror(turn: Turn) -> MirrorState | None:
+    """Evidence of the bake, where the old slot gets copies."""
+    policy, state = turn.policy, turn.state
+    if policy.mirror is None or policy.mirror.bake_basis_points == 0:
+        return None
+    return MirrorState.begin(
+        policy.mirror_harm, "users", now=state.now / 1000, baseline=dense(state.baseline)
+    )
+
+
+def _mirrored_back(turn: Turn, routing: RoutingState) -> RoutingState:
+    """The promoted routing, with copies to the old slot where the policy asks for them."""
+    policy = turn.policy.mirror
+    if policy is None or policy.bake_basis_points == 0:
+        return routing
+    salt = sha256_hex(f"{salt_of(routing.incarnation, routing.epoch + 1)}:bake".encode())
+    mirror = mirror_of(routing, basis_points=policy.bake_basis_points, salt=salt)
+    return routing.model_copy(update={"mirror": mirror})
+
+
 def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
     """A progress line with every gate, at most every few seconds."""
-    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
-        return
     routing = turn.routing
     share = routing.canary.basis_points if routing.canary else 0
     paused = f", paused by {turn.state.paused_by}" if turn.state.paused_by else ""
+    label = f"canary {share / 100:g} %{paused}"
+    say_verdict(turn, stage.candidate.release, verdict, label=label, needed=needed)
+
+
+def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, needed: str) -> None:
+    """As `say`, for whatever release answers a share of users."""
+    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
+        return
     turn.progress(
         Progress(
             at=turn.state.now,
-            epoch=routing.epoch,
+            epoch=turn.routing.epoch,
             phase="canary",
-            release=stage.candidate.release,
-            line=f"canary {share / 100:g} %{paused}: {verdict.summary}"[:1000],
-            gates=tuple(
-                GateProgress.model_validate(
-                    {
-                        "name": f"{gate.kind}:{gate.name}",
-                        "line": gate.line[:500],
-                        "status": gate.status,
-                        "values": {name: getattr(gate, name) for name in GATE_VALUES},
-                    }
-                )
-                for gate in verdict.gates
-            ),
+            release=release,
+            line=f"{label}: {verdict.summary}"[:1000],
+            gates=gate_progress(verdict.gates),
             needed=needed[:500],
         )
     )
@@ -254,30 +299,37 @@ def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
 def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     code = verdict.reason_code
     outcome: Outcome = "failed" if code in HARM_REASONS or code.startswith("domain:") else "returned"
-    harmed, spared = _harmed_domains(verdict)
-    evidence = _evidence(stage, verdict)
-    line = verdict.summary
-    if outcome == "failed" and harmed and spared and turn.policy.promote.partial:
-        evidence |= {"failed_domains": list(harmed), "spared_domains": list(spared)}
-        line = f"{line}; {', '.join(spared)} may be proposed again without {', '.join(harmed)}"
+    evidence, line = _evidence(stage, verdict), verdict.summary
+    spared = spared_domains(verdict.gates) if outcome == "failed" and turn.policy.promote.partial else None
+    if spared is not None:
+        evidence, line = {**evidence, **spared.evidence}, f"{line}; {spared.line}"
     end_candidate(turn, stage.candidate, outcome, kind="abort", reason=code, line=line, evidence=evidence)
 
 
-def _harmed_domains(verdict: Verdict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(domains with evidence of harm, domains without)."""
-    rows = [gate for gate in verdict.gates if gate.kind == "domain"]
-    harmed = tuple(gate.name for gate in rows if gate.status in ("breached", "invalid"))
-    return harmed, tuple(gate.name for gate in rows if gate.name not in harmed)
+def _block(turn: Turn, stage: CanaryRun, verdict: Verdict, *, why: str) -> None:
+    """The classical tests object: nothing is held against the candidate that the gates did not find."""
+    evidence = _evidence(stage, verdict)
+    end_candidate(
+        turn, stage.candidate, "returned", kind="abort", reason="fixed_n", line=why, evidence=evidence
+    )
 
 
 def _evidence(stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:
     named: dict[str, JsonValue] = {"classifier": stage.classifier} if stage.classifier else {}
-    return {"verdict": verdict.to_json(), "qa": stage.qa, **named}
+    classical: dict[str, JsonValue] = {"fixed_n": stage.fixed_n} if stage.fixed_n is not None else {}
+    return {"verdict": verdict.to_json(), "qa": stage.qa, **named, **_mirrored(stage.mirror), **classical}
+
+
+def _mirrored(found: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+    return {} if found is None else {"mirror": found}
 
 
 def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     mode = turn.policy.promote.mode
-    if stage.forced_by is None and turn.state.paused_by is not None:
+    untested = still_needed(turn.policy.promote.fixed_n, stage) if stage.forced_by is None else None
+    if untested is not None:
+        say(turn, stage, verdict, needed=untested)
+    elif stage.forced_by is None and turn.state.paused_by is not None:
         say(turn, stage, verdict, needed="resume: every gate is cleared, but promotion is paused")
     elif stage.forced_by is None and mode == "approval" and stage.approved_by is None:
         say(turn, stage, verdict, needed="an approver: every gate is cleared")
@@ -296,10 +348,12 @@ def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
         turn.check_blobs()
 
 
-def _watch_blob_check(turn: Turn, stage: CanaryRun) -> None:
+def _watch_blob_check(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     limit_s = turn.policy.promote.blob_check_timeout_s
     if stage.checking_since is not None and turn.state.now - stage.checking_since > limit_s * 1000:
         _no_promote(turn, stage, f"the outgoing release was not read back within {limit_s:g} s")
+    else:
+        say(turn, stage, verdict, needed="every blob of the outgoing release, read back and whole")
 
 
 def _no_promote(turn: Turn, stage: CanaryRun | Forcing, line: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from schemas.decisions import Progress
 from schemas.gate_inputs import ProbeAnswer, ProbeMeasurement, ProbesSent, QaResults
-from services.gatekeeper.core.canary import start_canary
 from services.gatekeeper.core.candidates import end_candidate
+from services.gatekeeper.core.mirroring import after_examination
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.state import Examining, Preparing
 from services.gatekeeper.core.turn import Turn
@@ -139,7 +139,7 @@ def _finish(turn: Turn, stage: Examining, verdict: QaVerdict, *, cut_short_by: i
         # Without this a slow start reads like a wrong model: the counts hold probes nobody waited for.
         line += f"; ended early, as it could not pass any more: {cut_short_by} probes without a result count as failed"
     if verdict.kind is QaKind.PASS:
-        start_canary(turn, stage.candidate, qa=evidence)
+        after_examination(turn, stage.candidate, qa=evidence)
         return
     end_candidate(
         turn,

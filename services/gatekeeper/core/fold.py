@@ -19,6 +19,7 @@ from schemas.gate_inputs import (
     Tick,
 )
 from schemas.routing import RoutingState
+from services.gatekeeper.core.ab_test import end_ab_test, watch_ab_test
 from services.gatekeeper.core.canary import on_blobs_checked, watch_canary
 from services.gatekeeper.core.candidates import end_candidate, on_proposal, stage_next
 from services.gatekeeper.core.effects import CheckBlobs, Duty, Effect
@@ -29,18 +30,22 @@ from services.gatekeeper.core.examination import (
     watch_preparing,
 )
 from services.gatekeeper.core.forcing import watch_forcing
+from services.gatekeeper.core.guardrail import on_ratings
+from services.gatekeeper.core.mirroring import watch_mirror
 from services.gatekeeper.core.orders import on_command
 from services.gatekeeper.core.policy import read_policy
 from services.gatekeeper.core.readiness import on_readiness
 from services.gatekeeper.core.redis_repair import on_redis_seen
 from services.gatekeeper.core.rollback import watch_bake, watch_returning
 from services.gatekeeper.core.state import (
+    AbTest,
     Bake,
     CanaryRun,
     Card,
     Examining,
     Forcing,
     JudgeState,
+    Mirroring,
     Preparing,
     Returning,
 )
@@ -172,18 +177,26 @@ def _on_tick(turn: Turn, tick: Tick) -> None:
         return
     stage = turn.state.stage
     gap_s = (tick.now - before) / 1000
-    if isinstance(stage, CanaryRun) and gap_s > turn.policy.watch.max_gap_s:
-        end_candidate(
-            turn,
-            stage.candidate,
-            "returned",
-            kind="abort",
-            reason="unwatched",
-            line=f"nobody watched for {gap_s:.1f} s, longer than {turn.policy.watch.max_gap_s:g} s",
-            evidence={"gap_s": gap_s},
-        )
+    if isinstance(stage, CanaryRun | AbTest) and gap_s > turn.policy.watch.max_gap_s:
+        _end_unwatched(turn, stage, gap_s)
         return
     _watch_stage(turn)
+
+
+def _end_unwatched(turn: Turn, stage: CanaryRun | AbTest, gap_s: float) -> None:
+    line = f"nobody watched for {gap_s:.1f} s, longer than {turn.policy.watch.max_gap_s:g} s"
+    if isinstance(stage, AbTest):
+        end_ab_test(turn, stage, "unwatched", line)
+        return
+    end_candidate(
+        turn,
+        stage.candidate,
+        "returned",
+        kind="abort",
+        reason="unwatched",
+        line=line,
+        evidence={"gap_s": gap_s},
+    )
 
 
 def _watch_stage(turn: Turn) -> None:
@@ -192,8 +205,12 @@ def _watch_stage(turn: Turn) -> None:
         watch_preparing(turn, stage)
     elif isinstance(stage, Examining):
         watch_examining(turn)
+    elif isinstance(stage, Mirroring):
+        watch_mirror(turn)
     elif isinstance(stage, CanaryRun):
         watch_canary(turn)
+    elif isinstance(stage, AbTest):
+        watch_ab_test(turn)
     elif isinstance(stage, Forcing):
         watch_forcing(turn, stage)
     elif isinstance(stage, Returning):
@@ -219,3 +236,6 @@ def _on_feedback(turn: Turn, seen: FeedbackCounts) -> None:
     for status, count in seen.counts.items():
         total[status] = total.get(status, 0) + count
     turn.set(feedback=total)
+    if seen.ratings is not None:
+        on_ratings(turn, seen.ratings)
+        watch_canary(turn)

@@ -25,3 +25,9 @@ def watch_forcing(turn: Turn, stage: Forcing) -> None:
             reason="outgoing_incomplete",
             line=f"the outgoing release was not read back within {limit_s:g} s",
         )
+    else:
+        turn.tell(
+            f"promotion ordered by {stage.by}: the outgoing release is read back",
+            release=stage.candidate.release,
+            needed="every blob of the outgoing release, read back and whole",
+        )

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from schemas.commands import Action, Command
 from schemas.gate_inputs import CommandSeen
+from services.gatekeeper.core.ab_test import end_ab_test, start_ab_test
 from services.gatekeeper.core.canary import ramp_to, watch_canary
 from services.gatekeeper.core.candidates import end_candidate
 from services.gatekeeper.core.forcing import force_promotion
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.rollback import NoTarget, choose_target, roll_back
-from services.gatekeeper.core.state import CanaryRun, Examining, ForceOrder, Forcing, Preparing
+from services.gatekeeper.core.state import (
+    AbTest,
+    CanaryRun,
+    Examining,
+    ForceOrder,
+    Forcing,
+    Mirroring,
+    Preparing,
+)
 from services.gatekeeper.core.turn import Turn
 from twinloop.errors import CommandRefused
 from twinloop.orders import WAITS_FOR_ANOTHER
@@ -23,6 +32,8 @@ ROLE_FOR: dict[Action, Role] = {
     "pause": "operator",
     "resume": "operator",
     "jump": "operator",
+    "ab_start": "operator",
+    "ab_stop": "operator",
     "train": "operator",
 }
 """The role a command's key must have; the trainer carries out `train`, everything else is ours."""
@@ -82,6 +93,10 @@ def _carry_out(turn: Turn, command: Command) -> str:
         return _abort(turn, command)
     if action == "approve":
         return _approve(turn, command)
+    if action == "ab_start":
+        return start_ab_test(turn, command)
+    if action == "ab_stop":
+        return _stop_ab_test(turn, command)
     if action == "jump":
         return _jump(turn, command)
     return _pause(turn, command) if action == "pause" else _resume(turn, command)
@@ -97,7 +112,7 @@ def _roll_back(turn: Turn, command: Command) -> str:
 
 def _promote(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
-    if isinstance(stage, CanaryRun | Examining):
+    if isinstance(stage, CanaryRun | Examining | Mirroring):
         _check_release(command, stage.candidate.release)
         return _force(turn, command, stage)
     if isinstance(stage, Preparing):
@@ -106,7 +121,7 @@ def _promote(turn: Turn, command: Command) -> str:
     raise CommandRefused("no candidate is staged")
 
 
-def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
+def _force(turn: Turn, command: Command, stage: CanaryRun | Examining | Mirroring) -> str:
     """Past the gates; where the policy asks for two approvers, the second one's order is the one that counts."""
     release = stage.candidate.release
     first = turn.state.force_order
@@ -128,9 +143,10 @@ def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
         actor = f"{first.actor} and {command.actor}"
         detail = f"{first.detail}; {command.reason}"
     turn.set(force_order=None)
-    if isinstance(stage, Examining):
+    if isinstance(stage, Examining | Mirroring):
         force_promotion(turn, stage.candidate, by=actor, detail=detail)
-        return f"{release[:8]} skips the examination and the canary"
+        skipped = "the examination and the canary" if isinstance(stage, Examining) else "the canary"
+        return f"{release[:8]} skips {skipped}"
     turn.set(stage=stage.model_copy(update={"forced_by": by}))
     watch_canary(turn)
     return f"{release[:8]} skips the gates"
@@ -138,7 +154,9 @@ def _force(turn: Turn, command: Command, stage: CanaryRun | Examining) -> str:
 
 def _abort(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
-    if not isinstance(stage, Preparing | Examining | CanaryRun | Forcing):
+    if isinstance(stage, AbTest):
+        return _stop_ab_test(turn, command)
+    if not isinstance(stage, Preparing | Examining | Mirroring | CanaryRun | Forcing):
         raise CommandRefused("no candidate is staged")
     _check_release(command, stage.candidate.release)
     is_bad = command.parameters.get("revoke") is True
@@ -154,10 +172,23 @@ def _abort(turn: Turn, command: Command) -> str:
     return f"{stage.candidate.release[:8]} ended"
 
 
+def _stop_ab_test(turn: Turn, command: Command) -> str:
+    stage = turn.state.stage
+    if not isinstance(stage, AbTest):
+        raise CommandRefused("no A/B test is running")
+    _check_release(command, stage.release)
+    end_ab_test(turn, stage, "manual", _by(command))
+    return f"the A/B test of {stage.release[:8]} ended"
+
+
 def _approve(turn: Turn, command: Command) -> str:
     stage = turn.state.stage
     order = turn.state.force_order
-    if isinstance(stage, CanaryRun | Examining) and order and order.release == stage.candidate.release:
+    if (
+        isinstance(stage, CanaryRun | Examining | Mirroring)
+        and order
+        and order.release == stage.candidate.release
+    ):
         _check_release(command, stage.candidate.release)
         return _force(turn, command, stage)
     if not isinstance(stage, CanaryRun):
@@ -199,7 +230,7 @@ def _resume(turn: Turn, command: Command) -> str:
     if state.paused_at is None:
         raise CommandRefused("nothing is paused")
     stage = state.stage
-    if isinstance(stage, CanaryRun):
+    if isinstance(stage, CanaryRun | Mirroring):
         paused_ms = stage.paused_ms + state.now - max(state.paused_at, stage.since)
         turn.set(stage=stage.model_copy(update={"paused_ms": paused_ms}))
     turn.set(paused_by=None, paused_at=None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+import json
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
@@ -69,6 +70,44 @@ class RampPolicy(Section):
         return steps
 
 
+class FixedNPolicy(Section):
+    """Fisher, chi-square and a bootstrap of p95 as one more gate, which may only block."""
+
+    units: Annotated[int, Field(ge=100)] = 1000
+    """Shadow units at which the tests are made, once: their p-values hold for a size that was fixed in advance."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """A shadow that one of them calls worse at this level is not promoted. Each of the three has this level for
+    itself, so identical twins are blocked somewhat more often.
+    """
+
+
+class MirrorPolicy(Section):
+    """Unseen copies of users' queries: to the candidate before its canary, to the old slot during the bake."""
+
+    basis_points: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Share of subjects whose queries the examined candidate gets copies of; 0 leaves the stage out."""
+    min_units: Annotated[int, Field(ge=1)] = 50
+    """Least copies, counted as sticky keys, that must have come back before the canary."""
+    min_s: Annotated[float, Field(ge=0)] = 60.0
+    """Least time before the canary."""
+    max_s: Seconds = 3600.0
+    """Too few copies by then end the candidate as `mirror:traffic`, or as `mirror:no_copies`."""
+    coverage_min: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Least share of the copies that must come back; below it the stage holds."""
+    hold_s: Seconds = 120.0
+    """How long silence, poor coverage or missing labels may hold the stage before the candidate ends."""
+    alpha_abort: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Bound on ever stopping a fine candidate here, and on ever rolling a fine release back by the comparison."""
+    bake_basis_points: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Share of subjects whose queries the old slot gets copies of during the bake; 0 is none."""
+
+    @model_validator(mode="after")
+    def is_not_contradictory(self) -> MirrorPolicy:
+        if self.max_s <= self.min_s:
+            raise ValueError(f"max_s {self.max_s:g} must be above min_s {self.min_s:g}")
+        return self
+
+
 class PromotePolicy(Section):
     """What happens once every gate is cleared."""
 
@@ -84,6 +123,27 @@ class PromotePolicy(Section):
     """Whether a candidate that harms some domains ends for those alone: the trainer is told to compose the active
     release with the other domains, and proposes that anew.
     """
+    fixed_n: Annotated[FixedNPolicy | None, Field(exclude_if=lambda value: value is None)] = None
+    """Classical tests that a canary has to pass as well; none where absent."""
+    freezes_training: Annotated[bool, Field(exclude_if=lambda value: value is False)] = False
+    """Whether a rollback during the bake also sets the feedback about the release that was left aside: what it was
+    trained on, and what was said about its answers.
+    """
+
+
+class RatingsPolicy(Section):
+    """Dissatisfaction as a guardrail of the canary: thumbs down by arm, judged with a delay of their own."""
+
+    margin: Annotated[float, Field(ge=0, lt=0.9)] = 0.15
+    """How much higher the share of sticky keys that rate the shadow down may be, in points of 1."""
+    alpha_abort: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Bound on ever stopping a canary whose users are no less content."""
+    min_rated: Annotated[int, Field(ge=0)] = 0
+    """Rated keys of the shadow that a promote needs; 0: ratings may stop or hold, and are never waited for."""
+    window_s: Seconds = 60.0
+    """Width of a window of answers."""
+    maturity_s: Annotated[float, Field(ge=0)] = 300.0
+    """How long after a window's end ratings of its answers are waited for."""
 
 
 class WatchPolicy(Section):
@@ -118,6 +178,10 @@ class GatePolicy(Section):
     """How a canary's share grows."""
     promote: PromotePolicy = PromotePolicy()
     """What follows when every gate is cleared."""
+    mirror: Annotated[MirrorPolicy | None, Field(exclude_if=lambda value: value is None)] = None
+    """Mirrored traffic; absent is none."""
+    ratings: Annotated[RatingsPolicy | None, Field(exclude_if=lambda value: value is None)] = None
+    """The guardrail of users' ratings; absent is none."""
     rollback: TriggerPolicy = TriggerPolicy()
     """Limits whose breach restores the previous release."""
     watch: WatchPolicy = WatchPolicy()
@@ -137,6 +201,9 @@ class GatePolicy(Section):
             if unknown:
                 raise ValueError(f"unknown key {', '.join(map(str, unknown))}")
             if info.field_name == "canary":
+                if isinstance(value.get("domains"), str):
+                    # As an environment variable spells it; pydantic-settings looks into no plain dataclass.
+                    value = {**value, "domains": json.loads(value["domains"])}
                 value = {"domains": ("law", "med", "fin", "gen"), **value}
         return value
 
@@ -165,7 +232,19 @@ class GatePolicy(Section):
                 f"ramp.min_step_s x {len(self.ramp.basis_points) - 1} steps take {whole_ramp_s:g} s, but "
                 f"canary.max_duration_s is {self.canary.max_duration_s:g} s: raise it or shorten the steps"
             )
+        fixed_n = self.promote.fixed_n
+        if fixed_n is not None and fixed_n.units > self.canary.max_shadow:
+            raise ValueError(
+                f"promote.fixed_n.units {fixed_n.units} is above canary.max_shadow {self.canary.max_shadow}: "
+                "no canary could reach it"
+            )
         return self
+
+    @property
+    def mirror_harm(self) -> CanaryPolicy:
+        """The canary's limits as mirrored traffic is judged by them, with a bound of its own."""
+        alpha = self.mirror.alpha_abort if self.mirror is not None else self.canary.alpha_abort
+        return replace(self.canary, alpha_abort=alpha)
 
     @property
     def digest(self) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from schemas.decisions import Progress
 from schemas.event import Sha256
+from services.gatekeeper.core.comparison import comparison
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.state import Bake, Candidate, Card, JudgeState, Returning
 from services.gatekeeper.core.turn import Turn, with_shadow, without_canary
+from twinloop.statistics.gates import judge_harm
+from twinloop.statistics.mirror import MirrorState
 from twinloop.statistics.tally import WindowTally
 from twinloop.statistics.triggers import TriggerState, judge_triggers, watch
+from twinloop.statistics.verdict import GateRow
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,19 @@ def choose_target(state: JudgeState, wanted: Sha256 | None) -> Sha256 | NoTarget
     return wanted if wanted in earlier else NoTarget(f"{wanted[:8]} never served, so it is no snapshot")
 
 
-def roll_back(turn: Turn, target: Sha256, *, reason: str, line: str) -> None:
+def roll_back(
+    turn: Turn,
+    target: Sha256,
+    *,
+    reason: str,
+    line: str,
+    evidence: Mapping[str, JsonValue] | None = None,
+) -> None:
     """Restore `target` now where it is resident, or prepare it first."""
     state = turn.state
     is_resident = target in turn.routing.resident
     if is_resident or preparedness(state, turn.policy.readiness, target).is_enough:
-        _write(turn, target, reason=reason, line=line)
+        _write(turn, target, reason=reason, line=line, evidence=evidence)
         return
     ended = _end_stage(turn)
     turn.set(
@@ -69,6 +81,9 @@ def watch_returning(turn: Turn, stage: Returning) -> None:
     readiness = turn.policy.readiness
     limit_s = readiness.hopeless_s if so_far.is_hopeless else readiness.timeout_s
     if turn.state.now - stage.since <= limit_s * 1000:
+        turn.tell(
+            f"rollback target is prepared: {so_far.line}", release=stage.target, needed="workers with it"
+        )
         return
     turn.set(stage=None)
     routing = turn.routing
@@ -93,7 +108,16 @@ def watch_triggers(turn: Turn, window: WindowTally) -> None:
     verdict = judge_triggers(policy, memory, now_s)
     if not verdict.is_fired or isinstance(turn.state.stage, Returning):
         return
-    line = next(row.line for row in verdict.rows if row.is_fired)
+    fire(
+        turn,
+        reason=verdict.reason_code,
+        line=next(row.line for row in verdict.rows if row.is_fired),
+    )
+
+
+def fire(turn: Turn, *, reason: str, line: str, evidence: Mapping[str, JsonValue] | None = None) -> None:
+    """Roll back by itself, unless one automatic rollback just did or there is nothing to go back to."""
+    state = turn.state
     cooldown_ms = turn.policy.watch.rollback_cooldown_s * 1000
     if state.rollback_at is not None and state.now - state.rollback_at < cooldown_ms:
         _alarm(turn, f"{line}; no second automatic rollback within {cooldown_ms / 1000:g} s")
@@ -103,27 +127,58 @@ def watch_triggers(turn: Turn, window: WindowTally) -> None:
         _alarm(turn, f"{line}; cannot roll back: {target.why}")
         return
     turn.set(rollback_at=state.now)
-    roll_back(turn, target, reason=verdict.reason_code, line=line)
+    roll_back(turn, target, reason=reason, line=line, evidence=evidence)
+
+
+def watch_comparison(turn: Turn, stage: Bake) -> None:
+    """The promoted release against copies that the one before it answers: a regression swaps back."""
+    if stage.mirror is None or stage.mirror.memory.abort_gate is None:
+        return
+    rows, harm = _judge_promoted(turn, stage.mirror)
+    if harm is not None:
+        fire(
+            turn,
+            reason=f"bake:{harm.name}",
+            line=f"worse than the release before it: {harm.line}",
+            evidence={"mirror": comparison(stage.mirror, rows)},
+        )
+
+
+def _judge_promoted(turn: Turn, seen: MirrorState) -> tuple[tuple[GateRow, ...], GateRow | None]:
+    return judge_harm(turn.policy.mirror_harm, seen.memory, subject="promoted release")
 
 
 def watch_bake(turn: Turn, stage: Bake) -> None:
     """The watch after a promote ends well, or is still going on."""
     state, policy = turn.state, turn.policy
     baked_s = (state.now - stage.since) / 1000
+    copies = "" if stage.mirror is None else f", old slot: {stage.mirror.coverage_text}"
     if baked_s >= policy.promote.bake_s:
+        compared = (
+            None if stage.mirror is None else comparison(stage.mirror, _judge_promoted(turn, stage.mirror)[0])
+        )
         turn.set(stage=None)
         turn.decide(
             "bake_end",
-            routing=turn.routing,
+            routing=turn.routing.model_copy(update={"mirror": None}),
             reason="bake_over",
-            line=f"no rollback limit was breached in {baked_s:.0f} s",
+            line=f"no rollback limit was breached in {baked_s:.0f} s{copies}",
             release=stage.release,
+            evidence={} if compared is None else {"mirror": compared},
         )
     elif state.now - state.progress_at >= policy.watch.progress_s * 1000:
-        _tell(turn, f"bake {baked_s:.0f} of {policy.promote.bake_s:g} s", release=stage.release)
+        _tell(turn, f"bake {baked_s:.0f} of {policy.promote.bake_s:g} s{copies}", release=stage.release)
 
 
-def _write(turn: Turn, target: Sha256, *, reason: str, line: str) -> None:
+def _write(
+    turn: Turn,
+    target: Sha256,
+    *,
+    reason: str,
+    line: str,
+    evidence: Mapping[str, JsonValue] | None = None,
+) -> None:
+    frozen = _freeze(turn, reason)
     ended = _end_stage(turn)
     routing, state = turn.routing, turn.state
     left = routing.active_release
@@ -153,8 +208,17 @@ def _write(turn: Turn, target: Sha256, *, reason: str, line: str) -> None:
         reason=reason,
         line=f"restored, {left[:8]} is revoked: {line}",
         release=target,
-        evidence={"left": left, **ended},
+        evidence={"left": left, **(evidence or {}), **frozen, **ended},
     )
+
+
+def _freeze(turn: Turn, reason: str) -> dict[str, JsonValue]:
+    """What the trainer is told of a release that turned bad in its bake: whatever came of it is set aside."""
+    stage = turn.state.stage
+    if not isinstance(stage, Bake) or not turn.policy.promote.freezes_training:
+        return {}
+    window: dict[str, JsonValue] = {"since": stage.since, "until": turn.state.now}
+    return {"freeze": {"release": stage.release, "reason": reason, **window}, "feedback": "quarantine"}
 
 
 def _end_stage(turn: Turn) -> dict[str, JsonValue]:

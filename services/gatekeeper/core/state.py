@@ -11,6 +11,8 @@ from schemas.gate_inputs import ProbeAnswer, ProbeMeasurement
 from schemas.routing import RoutingState
 from services.gatekeeper.core.policy import GatePolicy
 from twinloop.statistics.canary_state import CanaryState
+from twinloop.statistics.mirror import MirrorState
+from twinloop.statistics.ratings import RatingState
 from twinloop.statistics.tally import TallyMerger
 from twinloop.statistics.triggers import TriggerState
 
@@ -23,6 +25,14 @@ def _as_triggers(value: Any) -> TriggerState:
     return value if isinstance(value, TriggerState) else TriggerState.from_json(value)
 
 
+def _as_mirror(value: Any) -> MirrorState:
+    return value if isinstance(value, MirrorState) else MirrorState.from_json(value)
+
+
+def _as_ratings(value: Any) -> RatingState:
+    return value if isinstance(value, RatingState) else RatingState.from_json(value)
+
+
 def _as_merger(value: Any) -> TallyMerger:
     return value if isinstance(value, TallyMerger) else TallyMerger.from_json(value)
 
@@ -32,6 +42,12 @@ CanaryMemory = Annotated[
 ]
 TriggerMemory = Annotated[
     TriggerState, PlainValidator(_as_triggers), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+MirrorMemory = Annotated[
+    MirrorState, PlainValidator(_as_mirror), PlainSerializer(lambda s: s.to_json(), return_type=dict)
+]
+RatingMemory = Annotated[
+    RatingState, PlainValidator(_as_ratings), PlainSerializer(lambda s: s.to_json(), return_type=dict)
 ]
 MergerMemory = Annotated[
     TallyMerger, PlainValidator(_as_merger), PlainSerializer(lambda s: s.to_json(), return_type=dict)
@@ -73,6 +89,23 @@ class Examining(Frozen):
     measurements: dict[str, ProbeMeasurement] = Field(default_factory=dict)
 
 
+class Mirroring(Frozen):
+    """The candidate answers copies of users' queries, and nobody sees its answers."""
+
+    name: Literal["mirroring"] = "mirroring"
+    candidate: Candidate
+    since: EpochMs
+    first_epoch: int
+    """Tallies of earlier epochs belong to no mirroring or to an earlier one."""
+    memory: MirrorMemory
+    qa: dict[str, Any]
+    """The examination's verdict, for the canary's evidence."""
+    held_since: EpochMs | None = None
+    held_by: str | None = None
+    """Why the stage holds; each reason has its own patience."""
+    paused_ms: int = 0
+
+
 class CanaryRun(Frozen):
     """The candidate answers a share of users' queries."""
 
@@ -90,6 +123,10 @@ class CanaryRun(Frozen):
     memory: CanaryMemory
     qa: dict[str, Any] = Field(default_factory=dict)
     """Summary of the QA dry run, repeated in the promotion's evidence."""
+    mirror: dict[str, Any] | None = None
+    """Summary of the mirrored traffic before it, where there was some."""
+    ratings: RatingMemory | None = None
+    """What users' ratings say; absent until the first matured window."""
     approved_by: str | None = None
     forced_by: str | None = None
     checking_since: EpochMs | None = None
@@ -97,6 +134,8 @@ class CanaryRun(Frozen):
     paused_ms: int = 0
     classifier: str | None = None
     """What labels the answers of this canary; absent until the first labelled window."""
+    fixed_n: dict[str, Any] | None = None
+    """What the classical tests said at their size; absent before, and where no policy asks for them."""
 
 
 class ForceOrder(Frozen):
@@ -124,6 +163,8 @@ class Bake(Frozen):
     name: Literal["bake"] = "bake"
     release: Sha256
     since: EpochMs
+    mirror: MirrorMemory | None = None
+    """What the old slot's copies say beside the users' answers; absent where nothing is copied."""
 
 
 class Returning(Frozen):
@@ -137,7 +178,25 @@ class Returning(Frozen):
     since: EpochMs
 
 
-Stage = Annotated[Preparing | Examining | CanaryRun | Forcing | Bake | Returning, Field(discriminator="name")]
+class AbTest(Frozen):
+    """A release that served before answers a share of users' queries, to be compared with the active one."""
+
+    name: Literal["ab_test"] = "ab_test"
+    release: Sha256
+    since: EpochMs
+    units: int
+    """Shadow units at which it ends, fixed in advance."""
+    first_epoch: int
+    """Tallies of earlier epochs belong to earlier traffic."""
+    memory: CanaryMemory
+    classifier: str | None = None
+    """What labels the answers; absent until the first labelled window."""
+
+
+Stage = Annotated[
+    Preparing | Examining | Mirroring | CanaryRun | Forcing | Bake | Returning | AbTest,
+    Field(discriminator="name"),
+]
 
 
 class Worker(Frozen):
@@ -199,6 +258,8 @@ class JudgeState(Frozen):
     """Nonces of commands until those expire."""
     merger: MergerMemory = TallyMerger((0,))
     """Windows that some partition has not passed yet."""
+    copies: MergerMemory = TallyMerger((0,))
+    """The same for windows of mirrored copies."""
     open_from: dict[int, int] = Field(default_factory=dict)
     """By partition: the lowest offset of `assignments` whose window was still open at its last tally."""
     shares: dict[int, int] = Field(default_factory=dict)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.gate_inputs import Tally, WindowCounts
 from schemas.outcomes import OutcomeBatch, OutcomeRow
-from twinloop.statistics.windows import Assignment, Outcome, PartitionWindows, RestartOffsets, WindowPolicy
+from twinloop.statistics.windows import (
+    Assignment,
+    Outcome,
+    PartitionWindows,
+    RestartOffsets,
+    WindowPolicy,
+    tally_copies,
+)
 
 ShareOf = Callable[[int], int]
 """Canary basis points of a routing epoch; 0 where it had no canary."""
@@ -70,6 +77,42 @@ class PartitionTally:
         return self._windows.restart_offsets()
 
 
+class PartitionCopies:
+    """The open windows of one origin partition's mirrored copies; they never delay those of users' queries."""
+
+    def __init__(self, partition: int, policy: WindowPolicy, *, closed_until: float = 0.0) -> None:
+        """Start empty, or go on after the last window that was logged (`closed_until`, in seconds)."""
+        self.partition = partition
+        self._windows = PartitionWindows(policy, closed_until=closed_until, count=tally_copies)
+
+    def assigned(self, batch: AssignmentBatch, offset: int) -> None:
+        """Take one record of `assignments`, in offset order."""
+        for row in batch.rows:
+            if row.purpose == "mirror":
+                self._windows.assign(_assignment(row, 0), offset)
+
+    def answered(self, batch: OutcomeBatch, offset: int) -> None:
+        """Take one record of `outcomes`, in offset order."""
+        for row in batch.rows:
+            if row.purpose == "mirror":
+                self._windows.outcome(_outcome(row, batch.toxicity_classifier), offset)
+
+    def close(self, watermark_s: float) -> tuple[Tally, ...]:
+        """Windows complete at this time, oldest first; a partition without copies gives a heartbeat."""
+        return tuple(
+            Tally(
+                partition=self.partition,
+                window=WindowCounts.model_validate(window.to_json()),
+                purpose="mirror",
+            )
+            for window in self._windows.close(watermark_s)
+        )
+
+    def restart_offsets(self) -> RestartOffsets:
+        """Where a successor must read on to rebuild every open window whole; anywhere while none is open."""
+        return RestartOffsets(None, None) if self._windows.is_idle else self._windows.restart_offsets()
+
+
 def _is_opted_out(row: AssignmentRow, share: int) -> bool:
     """The hash would have sent it to the shadow, but it stayed: its producer asked for that."""
     return row.arm == "active" and row.bucket < share
@@ -99,4 +142,5 @@ def _outcome(row: OutcomeRow, classifier: str) -> Outcome:
         citation_required=row.citation in ("valid", "invalid", "missing"),
         citation_valid=row.citation == "valid",
         classifier=classifier or None,
+        is_turned_away=row.error == "shed",
     )

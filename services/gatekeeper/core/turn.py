@@ -21,11 +21,13 @@ from services.gatekeeper.core.effects import (
 )
 from services.gatekeeper.core.policy import GatePolicy
 from services.gatekeeper.core.state import (
+    AbTest,
     Bake,
     CanaryRun,
     Examining,
     Forcing,
     JudgeState,
+    Mirroring,
     Preparing,
     Returning,
 )
@@ -92,6 +94,22 @@ class Turn:
 
     def check_blobs(self) -> None:
         self.effects.append(CheckBlobs(self.routing.active_release, self.routing.epoch))
+
+    def tell(self, line: str, *, release: Sha256, needed: str = "") -> None:
+        """A progress line of a running stage, at most every few seconds."""
+        if self.state.now - self.state.progress_at < self.policy.watch.progress_s * 1000:
+            return
+        routing = self.routing
+        self.progress(
+            Progress(
+                at=self.state.now,
+                epoch=routing.epoch,
+                phase=routing.phase,
+                release=release,
+                line=line[:1000],
+                needed=needed[:500],
+            )
+        )
 
     def progress(self, progress: Progress) -> None:
         self.effects.append(PublishProgress(progress))
@@ -176,9 +194,9 @@ def decision_digest(decision: Decision) -> Sha256:
 def phase_of(state: JudgeState) -> Phase:
     """The phase that a routing state shows for the judge's stage."""
     stage = state.stage
-    if isinstance(stage, Preparing | Examining):
-        return "qa"
-    if isinstance(stage, CanaryRun):
+    if isinstance(stage, Preparing | Examining | Mirroring):
+        return "qa"  # No user has met the candidate yet.
+    if isinstance(stage, CanaryRun | AbTest):
         return "canary"
     if isinstance(stage, Returning | Forcing):
         return "promoting"

@@ -47,6 +47,11 @@ def failure(kind: ErrorKind, detail: str) -> Produced:
     return Produced(None, (), None, AnswerError(kind=kind, detail=detail[:500]))
 
 
+def earns_receipt(stamp: Stamp, produced: Produced) -> bool:
+    """Whether feedback may quote this answer: only what a user was shown; nobody sees probes and mirrored copies."""
+    return stamp.purpose == "user" and produced.text is not None
+
+
 def outcome_row(
     routed: RoutedQuery, produced: Produced, judged: Judged | None, *, answered_at: int
 ) -> OutcomeRow:

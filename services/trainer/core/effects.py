@@ -29,6 +29,14 @@ def harmed_domains(decision: Decision, release: str) -> frozenset[str]:
     return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
 
 
+def frozen_release(decision: Decision) -> tuple[str, str] | None:
+    """(release, reason) where a decision says that whatever came of a release is to be set aside; else None."""
+    freeze = decision.evidence.get("freeze")
+    if not isinstance(freeze, dict):
+        return None
+    return str(freeze.get("release")), str(freeze.get("reason") or decision.reason)
+
+
 def replay_row(taught: TaughtRow, *, update: str) -> ReplayRow:
     """The row as the replay buffer keeps it; `update` is the release that taught it."""
     row = taught.row

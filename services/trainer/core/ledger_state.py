@@ -106,6 +106,9 @@ class LedgerState(BaseModel):
     """Undecided and recently promoted releases by id, oldest first."""
     failed_releases: list[str] = []
     """Ids that failed, oldest first, bounded; the gatekeeper refuses a second proposal of any id."""
+    frozen_releases: dict[str, str] = {}
+    """Releases that turned bad in their bake, with the reason, oldest first, bounded: what is said about their answers
+    teaches nobody."""
     ended_releases: list[str] = []
     """Ids that were superseded or returned, oldest first, bounded."""
     give_backs: int = 0

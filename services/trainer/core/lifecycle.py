@@ -17,6 +17,7 @@ from services.trainer.core.cleaning import Verdict
 from services.trainer.core.effects import (
     Effect,
     ending_of,
+    frozen_release,
     harmed_domains,
     remember,
     replay_row,
@@ -111,6 +112,8 @@ class Ledger:
             return [*told, status_of(feedback, "counted", domain=domain, at=at)]
         if self.state.retracted.get(feedback.id) == feedback.rater:
             return [*told, status_of(feedback, "rejected", reason="retracted", domain=domain, at=at)]
+        if release in self.state.frozen_releases and not is_imported:
+            return [*told, *set_aside(feedback, self._frozen(release), domain=domain, at=at)]
         row = PendingRow(
             feedback=feedback, domain=domain, release=release, is_imported=is_imported, logged=order
         )
@@ -178,7 +181,22 @@ class Ledger:
             told += self._settle(candidate, decision, is_restart=is_restart)
         if self.state.run is not None and self.state.run.parent != state.active_release:
             told += self.cancel_run(decision.decided_at)
+        frozen = frozen_release(decision)
+        return told if frozen is None else told + self._freeze(*frozen, at=decision.decided_at)
+
+    def _freeze(self, release: str, reason: str, *, at: int) -> list[Effect]:
+        """Set aside what waits and was said about a release's answers, and whatever is still said about them."""
+        remember(self.state.frozen_releases, release, reason, self.policy.max_kept_releases)
+        rows = [row for row in self.state.pending.values() if row.release == release and not row.is_imported]
+        told: list[Effect] = []
+        for row in rows:
+            del self.state.pending[row.id]
+            told += set_aside(row.feedback, self._frozen(release), domain=row.domain, at=at)
         return told
+
+    def _frozen(self, release: str) -> Verdict:
+        reason = f"release_frozen:rollback:{self.state.frozen_releases[release]}"
+        return Verdict("quarantined", reason[:500], "gatekeeper")
 
     def _settle(self, candidate: Candidate, decision: Decision, *, is_restart: bool) -> list[Effect]:
         active = self.state.active
@@ -188,7 +206,9 @@ class Ledger:
             return [] if candidate.stage == "promoted" else self._promote(candidate, at)
         outcome = ending_of(decision, candidate.release) if candidate.stage == "undecided" else None
         if candidate.release in active.revoked or outcome == "failed":
-            reason = decision.reason if decision.release == candidate.release else "release_revoked"
+            frozen = frozen_release(decision)
+            is_named = decision.release == candidate.release or (frozen and frozen[0] == candidate.release)
+            reason = decision.reason if is_named else "release_revoked"
             harmed = harmed_domains(decision, candidate.release)
             if harmed and candidate.stage == "undecided":
                 return self._spare(candidate, harmed, f"{decision.kind}:{reason}", at)

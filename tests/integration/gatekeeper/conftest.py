@@ -48,7 +48,12 @@ class Running:
 
     def __init__(self, settings: GatekeeperSettings) -> None:
         self._stack = ExitStack()
-        self.worker: GatekeeperWorker = build_worker(settings, self._stack).worker
+        built = build_worker(settings, self._stack)
+        self.worker: GatekeeperWorker = built.worker
+        for feed in built.feeds:
+            feed.start()
+            self._stack.callback(feed.close)
+        self.registry = built.registry
         self._stop = StopSignal()
         self.error: BaseException | None = None
         self._group = f"{settings.topics.prefix}gatekeeper"

@@ -15,7 +15,8 @@ from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.audit import AuditEntry
 from schemas.commands import Action, Command
 from schemas.decisions import Decision
-from schemas.event import DOMAINS, SLOTS, Slot
+from schemas.event import DOMAINS, SLOTS, Purpose, Slot
+from schemas.feedback import Feedback
 from schemas.outcomes import OutcomeBatch, OutcomeRow
 from schemas.queries import Query
 from schemas.readiness import Readiness
@@ -27,11 +28,12 @@ from twinloop.bus.records import Outgoing, Record
 from twinloop.bus.settings import KafkaSettings
 from twinloop.canonical import canonical_json
 from twinloop.codec import decode, encode
+from twinloop.receipts import Receipt, issue_receipt, question_digest
 from twinloop.registry.blobs import BlobStore, open_store
 from twinloop.registry.manifests import put_manifest
 from twinloop.registry.releases import publish_release
 from twinloop.registry.store_settings import StoreSettings
-from twinloop.routing.assignment import assign
+from twinloop.routing.assignment import Assignment, assign, mirror_assignment
 from twinloop.routing.redis_settings import RedisSettings
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.rules import DomainRules, RouterRules, rules_bytes
@@ -43,6 +45,7 @@ PARTITIONS = 2
 KEYS = {
     "gatekeeper-1": ("gatekeeper",),
     "trainer-1": ("trainer",),
+    "inference-1": ("inference",),
     "operator-1": ("operator", "break-glass"),
     "approver-1": ("approver",),
 }
@@ -58,6 +61,10 @@ class World:
     prefix: str
     error_rates: dict[str, float] = field(default_factory=dict)
     """Share of failing answers by release."""
+    silent_copies: bool = False
+    """Whether mirrored copies are sent and never answered."""
+    down_rates: dict[str, float] = field(default_factory=dict)
+    """Share of thumbs down by release, of the users that rate; nobody rates where it is empty."""
     latency_ms: float = 40.0
 
     def __post_init__(self) -> None:
@@ -312,10 +319,15 @@ class World:
             state = self.routing()
             if state is not None:
                 for origin in range(PARTITIONS):
-                    rows = [self._ask(state, number + index) for index in range(per_s // 10 // PARTITIONS)]
-                    number += len(rows)
+                    numbers = range(number, number + per_s // 10 // PARTITIONS)
+                    number = numbers.stop
+                    rows = [self._ask(state, each) for each in numbers]
+                    copies = [copy for each in numbers if (copy := self._copy(state, each)) is not None]
                     if rows:
-                        self._log_rows(origin, [a for a, _ in rows], [o for _, o in rows])
+                        answered = rows if self.silent_copies else [*rows, *copies]
+                        self._log_rows(origin, [a for a, _ in [*rows, *copies]], [o for _, o in answered])
+                    if self.down_rates:
+                        self._rate([row for row, _ in rows])
             self._stop.wait(0.1)
 
     def _log_rows(self, origin: int, rows: list[AssignmentRow], outcomes: list[OutcomeRow]) -> None:
@@ -329,8 +341,43 @@ class World:
         )
         self.send("outcomes", batch, partition=origin)
 
+    def _rate(self, rows: list[AssignmentRow]) -> None:
+        """Every user answers with a thumb that quotes the receipt of the answer."""
+        signer = self.signer("inference-1")
+        for row in rows:
+            number = zlib.crc32(row.id.encode())
+            receipt = Receipt(
+                kind="answer",
+                query_id=row.id,
+                question_sha256=question_digest("why?"),
+                domain=row.domain,
+                release=row.release,
+                slot=row.slot,
+                epoch=row.epoch,
+                issued_at=row.assigned_at,
+                unit=row.unit,
+            )
+            is_down = number % 1000 / 1000 < self.down_rates.get(row.release, 0.0)
+            feedback = Feedback(
+                id=f"fb-{row.id}",
+                query_id=row.id,
+                receipt=issue_receipt(receipt, signer),
+                question="why?",
+                rater=row.unit,
+                given_at=self.now_ms(),
+                rating="down" if is_down else "up",
+            )
+            self.send("feedback", feedback, partition=number % 4)
+
     def _ask(self, state: RoutingState, number: int) -> tuple[AssignmentRow, OutcomeRow]:
-        place = assign(state, f"user-{number}")
+        return self._rows(assign(state, f"user-{number}"), number, purpose="user")
+
+    def _copy(self, state: RoutingState, number: int) -> tuple[AssignmentRow, OutcomeRow] | None:
+        """The unseen copy of a user's query, where the routing asks for one."""
+        place = mirror_assignment(state, f"user-{number}")
+        return None if place is None else self._rows(place, number, purpose="mirror")
+
+    def _rows(self, place: Assignment, number: int, *, purpose: Purpose) -> tuple[AssignmentRow, OutcomeRow]:
         now = self.now_ms()
         same: Mapping[str, Any] = {
             "id": f"q-{self.prefix}-{number}",
@@ -339,7 +386,7 @@ class World:
             "arm": place.arm,
             "release": place.release,
             "epoch": place.epoch,
-            "purpose": "user",
+            "purpose": purpose,
             "domain": DOMAINS[number % 4],
             "assigned_at": now,
         }

@@ -51,6 +51,16 @@ def test_a_refusal_that_is_lifted_is_not_counted_any_more() -> None:
     assert status_view(model, now_ms=NOW, caught_up=True).feedback.refusals == {}
 
 
+def test_a_release_is_still_what_it_was_after_an_a_b_test() -> None:
+    model = in_canary()
+    promoted = decision(5, "promote")
+    model.take_decision(promoted, 5)
+    model.take_decision(decision(6, "ab_start", state={"phase": "canary"}), 6)
+    model.take_decision(decision(7, "ab_end"), 7)
+    assert model.outcomes[promoted.release or ""] == "promote"
+    assert model.staged is None
+
+
 def test_a_pause_lasts_until_it_is_undone() -> None:
     model = in_canary()
     model.take_decision(decision(5, "pause", state={"phase": "canary"}), 5)

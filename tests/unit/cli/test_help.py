@@ -33,6 +33,7 @@ def test_the_commands_are_those_the_pages_name() -> None:
         *("doctor", "tokens add", "tokens list", "tokens revoke"),
         *("status", "watch", "history", "releases", "export"),
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
+        *("ab start", "ab stop", "ab report"),
         "replay",
     }
 

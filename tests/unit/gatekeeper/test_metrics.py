@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from schemas.decisions import GateProgress, Progress
 from services.gatekeeper.core.state import JudgeState
 from services.gatekeeper.metrics import GatekeeperMetrics
+from tests.histories.generate import MIRROR, mirroring
 from tests.histories.script import BOOT, History
 
 GATES = (
@@ -63,3 +64,18 @@ def test_a_first_rise_can_be_seen_because_every_series_begins_at_zero(registry: 
     for status in ("missing", "behind", "foreign", "forged", "break-glass"):
         assert registry.get_sample_value("twinloop_routing_key_wrong_total", {"status": status}) == 0
     assert registry.get_sample_value("twinloop_gatekeeper_dead_letters_total", {"topic": "outcomes"}) == 0
+
+
+def test_the_share_of_copies_that_came_back_is_shown_while_they_are_judged(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = GatekeeperMetrics(registry)
+    history = mirroring(mirror={**MIRROR, "min_units": 3000})
+    history.mirrored(3, missing=5)
+    metrics.folded(history.state)
+    assert registry.get_sample_value("twinloop_mirror_coverage_ratio", {"stage": "mirroring"}) == 0.95
+    missing = {"stage": "mirroring", "result": "missing"}
+    assert registry.get_sample_value("twinloop_mirror_copies", missing) == 15
+    history.order("abort")
+    metrics.folded(history.state)
+    assert "twinloop_mirror_coverage_ratio" not in shown_after(metrics, registry)

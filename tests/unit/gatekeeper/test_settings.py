@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.gatekeeper.core.policy import GatePolicy, PromotePolicy, policy_change, read_policy
+from services.gatekeeper.core.policy import (
+    GatePolicy,
+    MirrorPolicy,
+    PromotePolicy,
+    RatingsPolicy,
+    policy_change,
+    read_policy,
+)
 from services.gatekeeper.settings import GatekeeperSettings
 from twinloop.errors import ConfigError
 from twinloop.settings_loader import load_settings
@@ -27,7 +34,9 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
     shipped = load(tmp_path, {}).gatekeeper.policy
     later = {
         "canary": replace(GatePolicy().canary, baseline_units=1000, silent_shadow="hold"),
-        "promote": PromotePolicy(force_approvers=2, partial=True),
+        "promote": PromotePolicy(force_approvers=2, partial=True, freezes_training=True),
+        "ratings": RatingsPolicy(),
+        "mirror": MirrorPolicy(basis_points=2000, bake_basis_points=500),
         "rollback": replace(GatePolicy().rollback, min_windows=3),
     }
     assert shipped == GatePolicy().model_copy(update=later)
@@ -35,13 +44,16 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
 
 def test_a_key_that_came_later_leaves_the_digest_of_older_policies_alone() -> None:
     dumped = GatePolicy().model_dump(mode="json")
-    assert not {"force_approvers", "partial"} & set(dumped["promote"])
+    assert not {"force_approvers", "partial", "freezes_training"} & set(dumped["promote"])
+    assert not {"mirror", "ratings"} & set(dumped)
     assert GatePolicy(promote=PromotePolicy(force_approvers=2)).digest != GatePolicy().digest
 
 
 def test_the_shipped_file_names_every_threshold(tmp_path: Path) -> None:
     shipped = yaml.safe_load(SHIPPED.read_text())["gatekeeper"]["policy"]
-    for section, values in GatePolicy().model_dump(mode="json").items():
+    for section, values in (
+        GatePolicy(mirror=MirrorPolicy(), ratings=RatingsPolicy()).model_dump(mode="json").items()
+    ):
         assert set(shipped[section]) | {"domains"} >= set(values), section
 
 
@@ -53,6 +65,7 @@ def test_the_shipped_file_names_every_threshold(tmp_path: Path) -> None:
         ({"policy": {"qa": {"pass_rate": 0.9}}}, "pass_rate"),
         ({"policy": {"rollback": {"error": 0.9}}}, "error"),
         ({"policy": {"ramp": {"steps": [1]}}}, "steps"),
+        ({"policy": {"mirror": {"share": 1}}}, "share"),
         ({"windows": {"second": 1}}, "second"),
         ({"probes": {"path": "x"}}, "path"),
     ],
@@ -68,6 +81,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, section: dict[str, ob
         ({"tick_s": 4.0, "idle_tick_s": 2.0}, "idle_tick_s"),
         ({"idle_tick_s": 60.0}, "max_gap_s"),
         ({"readiness_repeat_s": 10.0}, "live_s"),
+        ({"policy": {"watch": {"progress_s": 9.8}}}, "progress_s"),
         ({"policy": {"ramp": {"basis_points": [500, 100]}}}, "rise"),
         ({"policy": {"ramp": {"basis_points": [100, 2000]}}}, "1000"),
         ({"policy": {"ramp": {"basis_points": []}}}, "basis_points"),
@@ -75,6 +89,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, section: dict[str, ob
         ({"policy": {"canary": {"max_shadow": 10}}}, "max_shadow"),
         ({"policy": {"canary": {"alpha_abort": 1.5}}}, "alpha_abort"),
         ({"policy": {"promote": {"mode": "maybe"}}}, "mode"),
+        ({"policy": {"mirror": {"min_s": 4000.0}}}, "max_s"),
     ],
 )
 def test_a_contradiction_is_refused_by_name(tmp_path: Path, section: dict[str, object], named: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from schemas.assignments import AssignmentBatch, AssignmentRow
-from schemas.gate_inputs import Tally
+from schemas.gate_inputs import GateInput, Tally
 from schemas.outcomes import OutcomeBatch, OutcomeRow
-from services.gatekeeper.core.tally import PartitionTally
+from services.gatekeeper.core.tally import PartitionCopies, PartitionTally
 from services.gatekeeper.gate_log import GateLog
 from services.gatekeeper.lag import Fetched, ReadMarks
 from services.gatekeeper.tally_stage import Resume, TallyStage
@@ -95,6 +96,44 @@ def test_probes_and_mirrored_copies_are_not_users() -> None:
     assert all(each.window.total.active.queries == 0 for each in stage.close(AT / 1000 + 9))
 
 
+def test_copies_have_windows_of_their_own_and_what_did_not_come_back_is_no_error() -> None:
+    copies = PartitionCopies(0, POLICY)
+    copies.assigned(asked("user"), 0)
+    for number, name in enumerate("abcd"):
+        copy = asked(name, unit=f"{number:016x}", purpose="mirror", arm="shadow", slot="green")
+        copies.assigned(copy, 1)
+    copies.answered(answered("user"), 0)
+    copies.answered(answered("a", purpose="mirror"), 1)
+    copies.answered(answered("b", purpose="mirror", error="model"), 2)
+    copies.answered(answered("c", purpose="mirror", error="shed"), 3)
+    assert not any(each.window.total.shadow.queries for each in copies.close(AT / 1000 + 1.4))
+    full = [each for each in copies.close(AT / 1000 + 3.0) if each.window.total.shadow.queries]
+    assert len(full) == 1
+    shadow = full[0].window.total.shadow
+    assert (shadow.queries, shadow.missing, shadow.units, shadow.errors) == (4, 2, 2, 1.0)
+    assert full[0].window.total.active.queries == 0
+
+
+def test_copies_that_hang_do_not_delay_the_windows_of_users() -> None:
+    written = Written()
+    stage = stage_on(written, Resume(0.0, 0), is_mirroring=lambda: True)
+    stage.assigned(asked("a"), partition=0, offset=10)
+    stage.assigned(asked("a", purpose="mirror", arm="shadow", deadline_at=AT + 9000), partition=0, offset=11)
+    stage.answered(answered("a"), partition=0, offset=20)
+    stage.close(0, AT / 1000 + 2.0)
+    bodies = [GateInput.model_validate_json(record.value or b"").body for record in written.records]
+    assert [getattr(body, "purpose", "") for body in bodies] == ["user"]
+    assert stage.commitable()[TopicPartition("assignments", 0)] == 11, "the open copies must be read again"
+
+
+def test_nothing_is_logged_about_copies_while_none_are_sent() -> None:
+    written = Written()
+    stage = stage_on(written, Resume(0.0, 0))
+    stage.assigned(asked("a", purpose="mirror", arm="shadow"), partition=0, offset=10)
+    stage.close(0, AT / 1000 + 9.0)
+    assert all(b'"mirror"' not in (record.value or b"") for record in written.records)
+
+
 def test_a_query_that_opted_out_is_left_out_of_both_arms() -> None:
     stage = tally(share=1000)
     stage.assigned(asked("out", bucket=10, arm="active"), 0)
@@ -125,10 +164,17 @@ class Written:
         """Everything is there already."""
 
 
-def stage_on(written: Written, resume: Resume) -> TallyStage:
+def stage_on(
+    written: Written, resume: Resume, *, is_mirroring: Callable[[], bool] = lambda: False
+) -> TallyStage:
     log = GateLog(written, topic="gate-inputs", name="g-0", session="s", clock=FixedClock())
     return TallyStage(
-        log, POLICY, topics=("assignments", "outcomes"), share_of=lambda _: 0, resume_of=lambda _: resume
+        log,
+        POLICY,
+        topics=("assignments", "outcomes"),
+        share_of=lambda _: 0,
+        resume_of=lambda _: resume,
+        is_mirroring=is_mirroring,
     )
 
 

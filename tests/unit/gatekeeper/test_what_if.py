@@ -16,7 +16,7 @@ from services.gatekeeper.core.policy import GatePolicy
 from services.gatekeeper.event_file import read_event_file
 from services.gatekeeper.replay import main
 from services.gatekeeper.settings import read_policy_file
-from services.gatekeeper.what_if import NO_EXAM, WhatIf
+from services.gatekeeper.what_if import NO_COPIES, NO_EXAM, WhatIf
 from tests.histories.script import digest
 from twinloop.errors import ConfigError
 from twinloop.statistics.windows import WindowPolicy
@@ -112,6 +112,32 @@ class Day:
                 batch = {"origin": 0, "worker": "w", "toxicity_classifier": "c/1", "rows": answered}
                 self.line("outcomes", at + 400, batch)
 
+    def copies(self, seconds: Iterable[int], *, errors: float = 0.04) -> None:
+        """Twenty mirrored copies a second to the proposed release."""
+        chance = random.Random(self.seed + 1)
+        for second in seconds:
+            at = START + second * 1000
+            assigned, answered = [], []
+            for number in range(20):
+                same = {
+                    "id": f"q{second}-{number}",
+                    "unit": f"{second * 100 + number:016x}",
+                    "slot": "green",
+                    "arm": "shadow",
+                    "release": NEW,
+                    "epoch": 6,
+                    "purpose": "mirror",
+                    "domain": "law",
+                    "assigned_at": at,
+                }
+                assigned.append({**same, "bucket": number, "deadline_at": at + 3000})
+                error = "model" if chance.random() < errors else None
+                timed = {"answered_at": at + 200, "latency_ms": 100 + 100 * chance.random()}
+                answered.append({**same, **timed, "error": error, "toxic": None if error else False})
+            self.line("assignments", at, {"origin": 0, "router": "r", "rows": assigned})
+            batch = {"origin": 0, "worker": "w", "toxicity_classifier": "c/1", "rows": answered}
+            self.line("outcomes", at + 400, batch)
+
     def examination(self, at: int, *, right: int = 200) -> None:
         for number in range(200):
             same = {
@@ -146,10 +172,12 @@ class Day:
         return path
 
 
-def decide(day: Day, folder: Path, *, after_s: float = 0.0) -> tuple[list[Decision], list[str]]:
+def decide(
+    day: Day, folder: Path, *, after_s: float = 0.0, policy: dict[str, Any] | None = None
+) -> tuple[list[Decision], list[str]]:
     notes: list[str] = []
     question = WhatIf(
-        policy=GatePolicy.model_validate(POLICY),
+        policy=GatePolicy.model_validate({**POLICY, **(policy or {})}),
         windows=WindowPolicy(),
         software="test",
         after_s=after_s,
@@ -215,6 +243,53 @@ def test_a_passed_examination_leads_to_the_canary(tmp_path: Path) -> None:
     decisions, _ = decide(day, tmp_path)
     assert kinds(decisions) == ["genesis", "stage", "canary"]
     assert decisions[-1].reason == "qa_passed"
+
+
+def test_thumbs_in_the_file_are_joined_by_query_and_judged(tmp_path: Path) -> None:
+    """Receipts of elsewhere do not verify here: the file's own assignments say who answered."""
+    day = Day()
+    day.proposal(START)
+    day.traffic(range(1, 60))
+    for line in list(day.lines):
+        if line["topic"] != "assignments":
+            continue
+        for row in line["event"]["rows"][::2]:
+            feedback = {
+                "id": f"fb-{row['id']}",
+                "query_id": row["id"],
+                "receipt": "of elsewhere",
+                "question": "why?",
+                "rater": row["unit"],
+                "given_at": line["time"] + 3000,
+                "rating": "down" if row["arm"] == "shadow" else "up",
+            }
+            day.line("feedback", line["time"] + 3000, feedback)
+    policy = {"ratings": {"window_s": 5, "maturity_s": 5}, "canary": {**POLICY["canary"], "min_shadow": 5000}}
+    decisions, _ = decide(day, tmp_path, policy={**policy, "canary": {**policy["canary"], "ci_width": 0.0}})
+    assert (decisions[-1].kind, decisions[-1].reason) == ("abort", "ratings")
+
+
+MIRROR = {"mirror": {"basis_points": 2000, "min_units": 100, "min_s": 5}}
+
+
+def test_a_file_without_copies_takes_mirrored_traffic_as_passed(tmp_path: Path) -> None:
+    day = Day()
+    day.proposal(START)
+    day.traffic(range(1, 20))
+    decisions, notes = decide(day, tmp_path, policy=MIRROR)
+    assert kinds(decisions)[:4] == ["genesis", "stage", "mirror", "canary"]
+    assert any(NO_COPIES in note for note in notes)
+
+
+def test_copies_in_the_file_are_judged_before_the_canary(tmp_path: Path) -> None:
+    day = Day()
+    day.traffic(range(3))
+    day.proposal(START + 3000)
+    day.traffic(range(4, 40), answers=lambda arm, _: arm == "active")
+    day.copies(range(9, 40), errors=0.6)
+    decisions, _ = decide(day, tmp_path, policy=MIRROR)
+    assert kinds(decisions) == ["genesis", "stage", "mirror", "abort"]
+    assert decisions[-1].reason.startswith("mirror:")
 
 
 def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:

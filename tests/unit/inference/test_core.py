@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from schemas.answers import Evaluation
+from schemas.event import Purpose
 from schemas.queries import Query
 from schemas.routing import RoutingState
 from services.inference.core.answers import (
@@ -11,6 +15,7 @@ from services.inference.core.answers import (
     Produced,
     answer_event,
     by_origin,
+    earns_receipt,
     failure,
     outcome_batches,
     outcome_row,
@@ -51,6 +56,23 @@ def _routed(state: RoutingState, query_id: str = "q-1", *, asked_at: int = NOW, 
         "twinloop.queries.blue", 2, 5, b"k", query.model_dump_json().encode(), stamp.headers(), asked_at
     )
     return read_routed_query(record)
+
+
+@pytest.mark.parametrize(("purpose", "earned"), [("user", True), ("mirror", False), ("qa", False)])
+def test_only_what_a_user_was_shown_can_be_rated_or_corrected(purpose: Purpose, earned: bool) -> None:
+    stamp = stamp_of(assign(_state(), "q-1"), domain="law", purpose=purpose, origin=0, assigned_at=NOW)
+    assert earns_receipt(stamp, Produced("42 days", (), "missing", None)) is earned
+
+
+def test_the_answer_to_a_mirrored_copy_is_an_evaluation_without_a_receipt() -> None:
+    routed = _routed(_state())
+    stamp = stamp_of(assign(_state(), "q-1"), domain="law", purpose="mirror", origin=2, assigned_at=NOW)
+    copy = replace(routed, stamp=stamp)
+    event = answer_event(
+        copy, Produced("42 days", (), "missing", None), answered_at=NOW, receipt=None, unconfirmed=False
+    )
+    assert isinstance(event, Evaluation)
+    assert (event.purpose, event.receipt) == ("mirror", None)
 
 
 def test_a_query_of_the_current_epoch_is_kept() -> None:

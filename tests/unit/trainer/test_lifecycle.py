@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from schemas.decisions import Decision
 from schemas.feedback import QuarantinedFeedback
+from services.trainer.core.cleaning import Verdict
+from services.trainer.core.effects import Effect
 from services.trainer.core.ledger_state import LedgerState
 from services.trainer.core.lifecycle import Ledger, LifecyclePolicy
 from services.trainer.core.rows import LogOrder
 from services.trainer.core.selection import SelectionPolicy
+from services.trainer.worker import TOPICS
 from tests.unit.trainer.examples import (
     FIRST,
     NOW,
@@ -17,6 +23,7 @@ from tests.unit.trainer.examples import (
     begin,
     decision,
     document,
+    feedback,
     ledger,
     propose,
     reasons,
@@ -379,3 +386,64 @@ def test_spared_feedback_waits_where_nothing_can_be_composed_now() -> None:
     assert told(effects) == {"fb-2": "quarantined", "fb-1": "accepted"}
     assert book.state.run is not None
     assert book.state.run.composes is None
+
+
+def frozen(release: str) -> Decision:
+    """A rollback during the bake of a release, back to the first one."""
+    evidence = {
+        "left": release,
+        "feedback": "quarantine",
+        "freeze": {"release": release, "reason": "bake:p95"},
+    }
+    return decision("rollback", FIRST, epoch=3, about=FIRST, revoked=(release,), evidence=evidence)
+
+
+def said_about(book: Ledger, number: int, release: str, *, imported: bool = False) -> list[Effect]:
+    """One sound correction of an answer that this release gave."""
+    return book.note_feedback(
+        feedback(number),
+        Verdict("accepted"),
+        domain="law",
+        release=release,
+        is_imported=imported,
+        order=LogOrder(NOW + number, 0, number),
+    )
+
+
+def test_a_rollback_in_the_bake_sets_everything_aside_that_came_of_the_release() -> None:
+    """What it was trained on, what waits and was said about its answers, and what is still said about them."""
+    book = with_genesis()
+    accept(book, 1)
+    release = propose(book, "turned bad in its bake")
+    book.note_decision(decision("promote", release, epoch=2, about=release), lineage=[release, FIRST])
+    accept(book, 2)
+    said_about(book, 3, release)
+    said_about(book, 4, release, imported=True)
+    effects = book.note_decision(frozen(release), lineage=[FIRST])
+    assert told(effects) == {"fb-1": "quarantined", "fb-3": "quarantined"}
+    reasons = {e.feedback.id: e.reason for e in effects if isinstance(e, QuarantinedFeedback)}
+    assert reasons == {
+        "fb-1": "release_failed:rollback:a_test",
+        "fb-3": "release_frozen:rollback:bake:p95",
+    }
+    assert set(book.state.pending) == {"fb-2", "fb-4"}
+    assert told(said_about(book, 5, release)) == {"fb-5": "quarantined"}
+    assert told(accept(book, 6)) == {"fb-6": "accepted"}
+
+
+def test_a_rollback_that_freezes_nothing_leaves_what_waits_alone() -> None:
+    book = with_genesis()
+    accept(book, 1)
+    release = propose(book, "left long after its bake")
+    book.note_decision(decision("promote", release, epoch=2, about=release), lineage=[release, FIRST])
+    said_about(book, 2, release)
+    back = decision("rollback", FIRST, epoch=3, about=FIRST, revoked=(release,))
+    assert told(book.note_decision(back, lineage=[FIRST])) == {"fb-1": "quarantined"}
+    assert told(said_about(book, 3, release)) == {"fb-3": "accepted"}
+
+
+def test_the_trainer_reads_no_topic_with_answers_that_nobody_saw() -> None:
+    catalogue = yaml.safe_load(Path("schemas/topics.yaml").read_text())["topics"]
+    assert "evaluations" not in TOPICS
+    assert catalogue["evaluations"]["consumers"] == ["gatekeeper"]
+    assert {name for name, topic in catalogue.items() if "trainer" in topic["consumers"]} == set(TOPICS)
