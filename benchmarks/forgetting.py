@@ -1,4 +1,5 @@
-"""What updates forget, and what each defence is worth: `python -m benchmarks.forgetting [--quick]`.
+"""What updates forget, and what each defence is worth: `python -m benchmarks.forgetting [--quick]
+[--processes N]`.
 
 A. Eight updates of 16 facts, through the four domains twice. R[i][j] is the share of exact closed-book answers about
    update j's facts after update i, over the phrasings taught and one that no update holds. Every question is asked
@@ -9,16 +10,18 @@ B. One domain, four updates of 16 facts, and a buffer that may hold 16 facts onl
 Every method gets the same number of steps and no early stop; settings were chosen on seed 41, which is in no result.
 Forgetting counts only where learning accuracy stays high: a strong penalty that learns nothing forgets nothing.
 `reduction` is the smaller one of A by the shipped router and of B with every fact kept. Writes
-`benchmarks/results/forgetting.json` after every seed.
+`benchmarks/results/forgetting.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
+from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.learning_setup import (
@@ -189,28 +192,42 @@ def course(
     )
 
 
+@functools.cache
+def _bench() -> Bench:
+    return Bench()
+
+
+def _course_of(order: tuple[str, Method, int]) -> Course:
+    """One course, in a process of the pool, which loads the foundation once."""
+    part, method, seed = order
+    updates = series(seed, DOMAINS * 2 if part == "across" else ("law",) * 4)
+    chooser = DomainChooser(read_rules(RULES.read_bytes(), name=RULES.name))
+    return course(_bench(), method, updates, seed=seed, chooser=chooser)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one seed; naive and shipped only")
-    quick = parser.parse_args().quick
-    seeds = SEEDS[:1] if quick else SEEDS
-    bench = Bench()
-    chooser = DomainChooser(read_rules(RULES.read_bytes(), name=RULES.name))
+    parser.add_argument("--processes", type=int, default=1, help="courses run side by side, one thread each")
+    arguments = parser.parse_args()
+    quick, seeds = arguments.quick, SEEDS[:1] if arguments.quick else SEEDS
     across: dict[str, list[Course]] = {}
     bounded: dict[str, list[Course]] = {}
-    for number, seed in enumerate(seeds):
-        for methods, domains, found in ((ACROSS, DOMAINS * 2, across), (BOUNDED, ("law",) * 4, bounded)):
-            chosen = [method for method in methods if method in (NAIVE, SHIPPED, TIGHT)] if quick else methods
-            updates = series(seed, domains)
-            for method in chosen:
-                started = time.monotonic()
-                done = course(bench, method, updates, seed=seed, chooser=chooser)
-                found.setdefault(method.name, []).append(done)
-                print(f"seed {seed}, {method.name}: {time.monotonic() - started:.0f} s", flush=True)
-        # After every seed: a run that is cut short has told what it knew.
-        write_result("forgetting", _document(across, bounded, seeds[: number + 1]), quick=quick)
+    orders = [
+        (part, method, seed)
+        for part, methods in (("across", ACROSS), ("bounded", BOUNDED))
+        for method in methods
+        for seed in seeds
+        if not quick or method in (NAIVE, SHIPPED, TIGHT)
+    ]
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        for (part, method, seed), done in zip(orders, pool.map(_course_of, orders), strict=True):
+            found = across if part == "across" else bounded
+            found.setdefault(method.name, []).append(done)
+            print(f"seed {seed}, {part}, {method.name}: {done.cpu_seconds:.0f} CPU s", flush=True)
+    write_result("forgetting", _document(across, bounded, seeds), quick=quick)
     for title, courses in (
         (f"A. eight updates of {FACTS_PER_UPDATE} facts over four domains", across),
         (f"B. four updates of {FACTS_PER_UPDATE} facts in one domain", bounded),

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.result_file import processor
 from services.trainer.core.dataset import split_general_rows
 from services.trainer.learning.dataset import Example, TrainingRow, build_examples
 from services.trainer.learning.evaluation import answer_logits, by_length, padded
@@ -51,8 +52,8 @@ class Trained:
 class Bench:
     """The shipped foundation with rows and measurements around it."""
 
-    def __init__(self) -> None:
-        self.foundation: Foundation = load_foundation(FoundationSpec(source=str(TINY)))
+    def __init__(self, *, device: str = "cpu") -> None:
+        self.foundation: Foundation = load_foundation(FoundationSpec(source=str(TINY), device=device))
 
     def examples(self, rows: Iterable[TrainingRow]) -> tuple[Example, ...]:
         return tuple(build_examples(list(rows), tokenizer=self.foundation.tokenizer, prompt_format=FORMAT))
@@ -146,19 +147,10 @@ def held_out() -> tuple[int, ...]:
 
 def write_result(name: str, document: Mapping[str, Any], *, quick: bool) -> None:
     """Write `benchmarks/results/NAME.json`; a quick run writes NAME.quick.json beside it, not over it."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
     whole = {
         "name": name,
-        "commit": commit.stdout.strip(),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        },
+        "commit": commit(),
+        "machine": machine(),
         "quick": quick,
         **document,
     }
@@ -167,6 +159,29 @@ def write_result(name: str, document: Mapping[str, Any], *, quick: bool) -> None
     path = folder / (f"{name}.quick.json" if quick else f"{name}.json")
     path.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
     print(f"written: {path.relative_to(ROOT)}")
+
+
+def commit() -> str:
+    """The commit that was measured: of this checkout, or what TWINLOOP_COMMIT says of a copy without git."""
+    stated = os.environ.get("TWINLOOP_COMMIT")
+    if stated:
+        return stated
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures are taken on."""
+    found: dict[str, Any] = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -36,7 +36,7 @@ def machine(*, load_before: Sequence[float] | None = None) -> dict[str, Any]:
     load = list(load_before or os.getloadavg())
     return {
         "cores": cores,
-        "processor": _processor(),
+        "processor": processor(),
         "load": [round(each, 1) for each in load],
         "is_shared": load[0] > _BUSY * cores,
         "python": platform.python_version(),
@@ -100,7 +100,8 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, where the system tells it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

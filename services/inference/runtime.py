@@ -15,7 +15,7 @@ from twinloop.canonical import sha256_hex
 from twinloop.errors import ConfigError
 from twinloop.model_runtime.adapter_bank import AdapterBank
 from twinloop.model_runtime.foundation import FoundationSpec, load_foundation
-from twinloop.model_runtime.generation import Generator
+from twinloop.model_runtime.generation import Generator, decoder_for
 from twinloop.registry.blobs import open_store
 from twinloop.registry.manifests import digest_folder
 from twinloop.registry.store_settings import StoreSettings
@@ -41,9 +41,14 @@ def open_runtime(section: InferenceSection, store_settings: StoreSettings, ring:
     spec, digest = foundation_spec(section)
     foundation = load_foundation(spec)
     bank = AdapterBank(foundation.model)
+    decoder_for(foundation, bank, merge=section.merge_adapters)  # refuses at the start what cannot be merged
     engine = AnswerEngine(
         lambda max_new, max_prompt: Generator(
-            foundation, bank, max_new_tokens=max_new, max_prompt_tokens=max_prompt
+            foundation,
+            bank,
+            max_new_tokens=max_new,
+            max_prompt_tokens=max_prompt,
+            decoder=decoder_for(foundation, bank, merge=section.merge_adapters),
         ),
         chat=foundation.chat_template,
         retrieve=section.retrieve,

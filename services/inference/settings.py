@@ -47,6 +47,9 @@ class InferenceSection(BaseModel):
     """The classifier behind the toxicity gate."""
     batch_max: int = Field(default=16, ge=1, le=256)
     """Most queries answered in one forward pass."""
+    merge_adapters: bool = False
+    """For a worker that mostly serves one domain: batches under one adapter use weights with it added in, at a copy of
+    the weights an adapter. A question answered alone and in a mixed batch may then differ in its last bits."""
     batch_wait_ms: int = Field(default=20, ge=1, le=1000)
     """Longest wait for the first query of a batch; an idle worker reads the routing state this often."""
     retrieve: int = Field(default=4, ge=1, le=64)

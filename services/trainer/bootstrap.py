@@ -17,7 +17,7 @@ from pydantic import JsonValue, ValidationError
 from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain
 from schemas.releases import Release, TrainingEvidence
-from services.trainer.settings import FoundationSettings, TrainerSection, TrainerSettings
+from services.trainer.settings import FoundationSettings, IndexSettings, TrainerSection, TrainerSettings
 from services.trainer.training_run import sign_block
 from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.clock import SystemClock
@@ -57,7 +57,9 @@ def first_release(
         foundation=foundation,
         embedder=embedder.digest,
         adapters=dict.fromkeys(DOMAINS, adapter),
-        indexes={domain: _index(store, embedder, documents, domain) for domain in DOMAINS},
+        indexes={
+            domain: _index(store, embedder, documents, domain, settings=section.index) for domain in DOMAINS
+        },
         rules=_rules(store, section.bootstrap.rules),
         prompt=_prompt(store, section),
     )
@@ -153,9 +155,17 @@ def _identity_adapter(section: TrainerSection, foundation: str) -> dict[str, byt
     )
 
 
-def _index(store: BlobStore, embedder: Embedder, documents: Sequence[Document], domain: Domain) -> str:
+def _index(
+    store: BlobStore,
+    embedder: Embedder,
+    documents: Sequence[Document],
+    domain: Domain,
+    *,
+    settings: IndexSettings,
+) -> str:
     mine = [document for document in documents if document.domain == domain]
-    return put_manifest(store, "index", DomainIndex.build(mine, embedder, domain=domain).files())
+    index = DomainIndex.build(mine, embedder, domain=domain, kind=settings.kind_for(len(mine)))
+    return put_manifest(store, "index", index.files())
 
 
 def _rules(store: BlobStore, path: Path) -> str:

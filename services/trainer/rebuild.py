@@ -118,7 +118,8 @@ def _remember_taught(
         evidence = reader.release(release).evidence
         if not evidence.feedback_ids:
             return
-        rows = stored_replay_rows(tools.store.get(blob_digests(tools.store.get(evidence.dataset))[ROWS]))
+        blobs = blob_digests(tools.store.get(evidence.dataset))
+        rows = stored_replay_rows(tools.store.get(blobs[ROWS]), update=release)
     except (ArtifactError, SignatureError) as error:
         get_logger("trainer").warning("dataset_unreadable", release=release, reason=str(error))
         return

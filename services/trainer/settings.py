@@ -39,7 +39,9 @@ class ScheduleSettings(_Section):
     drift_min_ratings: int = Field(default=50, ge=1)
     """Ratings a domain needs before their share of `down` says anything."""
     drift_down_share: float = Field(default=0.3, gt=0, le=1)
-    """Share of `down` that counts as drift."""
+    """Share of `down` that counts as drift ..."""
+    drift_input_shift: float = Field(default=0.3, gt=0, le=1)
+    """... and so does this distance of recent questions from earlier ones: Jensen-Shannon divergence in bits."""
     drift_window: int = Field(default=200, ge=1)
     """How many of the newest ratings of a domain are looked at."""
     drift_min_rows: int = Field(default=4, ge=1)
@@ -111,6 +113,18 @@ class ReplaySettings(_Section):
     """Rows of that file with a passage that are not trained and measure grounding."""
 
 
+class IndexSettings(_Section):
+    """How a domain's documents are indexed; decided anew with every refresh."""
+
+    exact_up_to: int = Field(default=100_000, ge=0)
+    """Documents of a domain that are searched exactly; 0 makes every index approximate."""
+    approximate: Literal["hnsw", "ivf"] = "hnsw"
+    """The kind of index above that: both find less than all and are rebuilt whole by every refresh."""
+
+    def kind_for(self, documents: int) -> Literal["flat", "hnsw", "ivf"]:
+        return "flat" if documents <= self.exact_up_to else self.approximate
+
+
 class FoundationSettings(_Section):
     """The frozen model that adapters are trained for."""
 
@@ -150,6 +164,10 @@ class EvidenceSettings(_Section):
     """How much the share of right answers from a given passage may fall."""
     max_replay_loss: float = Field(default=0.3, ge=0, le=1)
     """How much of the replay rows may be forgotten."""
+    max_update_drop: float = Field(default=0.3, ge=0, le=1)
+    """How much of any one earlier update may be lost ..."""
+    min_update_rows: int = Field(default=8, ge=1)
+    """... where at least this many of its rows were asked; fewer say nothing."""
 
 
 class BootstrapSettings(_Section):
@@ -233,6 +251,8 @@ class TrainerSection(_Section):
     """How much one source may teach at once."""
     replay: ReplaySettings = ReplaySettings()
     """What is rehearsed."""
+    index: IndexSettings = IndexSettings()
+    """How documents are indexed."""
     job: JobSettings = JobSettings()
     """The child process that trains."""
     evidence: EvidenceSettings = EvidenceSettings()
@@ -269,6 +289,8 @@ class TrainerSection(_Section):
             max_seen_ids=self.max_seen_ids,
             candidate_patience_s=self.schedule.candidate_patience_s,
             rating_window=self.schedule.drift_window,
+            question_window=self.schedule.drift_window,
+            least_questions=self.schedule.drift_min_ratings,
             max_attempts=self.schedule.max_attempts,
         )
 

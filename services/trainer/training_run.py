@@ -17,7 +17,7 @@ from services.trainer.child_process import WarmProcess
 from services.trainer.core.dataset import REPLAY, ROWS, blob_digests, training_material
 from services.trainer.core.evidence import fisher_of, training_evidence
 from services.trainer.core.ledger_state import Run
-from services.trainer.core.model_card import card_json, card_markdown
+from services.trainer.core.model_card import ModelCard
 from services.trainer.learning_job import LearningJobs, Learnt, Lesson
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.settings import TrainerSection
@@ -96,7 +96,7 @@ class TrainingRun:
         return _Parts(
             adapters={domain: item.adapter for domain, item in learnt.items()},
             indexes=self._refresh(parent),
-            metrics={domain: _scalars(item.metrics) for domain, item in learnt.items()},
+            metrics={domain: _told(item.metrics) for domain, item in learnt.items()},
             fisher={str(d): item.fisher for d, item in learnt.items() if item.fisher is not None},
         )
 
@@ -111,7 +111,7 @@ class TrainingRun:
         for domain in self._run.domains:
             values = known.get(domain)
             if isinstance(values, dict):
-                metrics[domain] = _scalars(values)
+                metrics[domain] = _told(values)
         return _Parts(
             adapters={domain: changed.adapters[domain] for domain in self._run.domains},
             indexes={domain: changed.indexes[domain] for domain in self._run.domains},
@@ -150,6 +150,7 @@ class TrainingRun:
             index = DomainIndex.load(files, embedder, domain=domain).apply(
                 [Document.from_change(change) for change in changes if change.op == "upsert"],
                 [change.document_id for change in changes if change.op == "delete"],
+                kind_for=self._tools.settings.index.kind_for,
             )
             fresh[domain] = put_manifest(store, "index", index.files())
         return fresh
@@ -158,14 +159,11 @@ class TrainingRun:
         tools, run, metrics = self._tools, self._run, parts.metrics
         licence = tools.settings.feedback_licence
         fisher_now: dict[str, JsonValue] = {**fisher, **parts.fisher}
+        card = ModelCard(run, release, parent, licence, metrics, tools.settings.evidence_policy())
         artifacts: dict[str, JsonValue] = {
             "fisher": fisher_now,
-            "card_json": tools.store.put(
-                card_json(run, release, parent=parent, licence=licence, metrics=metrics)
-            ),
-            "card_markdown": tools.store.put(
-                card_markdown(run, release, parent=parent, licence=licence, metrics=metrics)
-            ),
+            "card_json": tools.store.put(card.to_json()),
+            "card_markdown": tools.store.put(card.to_markdown()),
         }
         evidence = training_evidence(
             run,
@@ -228,6 +226,6 @@ def _run_name(run: Run) -> str:
     return f"runs/{run.run_id}.json"
 
 
-def _scalars(metrics: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Without lists such as the loss of every step: evidence travels in records of limited size."""
-    return {k: v for k, v in metrics.items() if isinstance(v, str | int | float) or v is None}
+def _told(metrics: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without the loss of every step: evidence travels in records of limited size."""
+    return {name: value for name, value in metrics.items() if name != "loss"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from twinloop.errors import ConfigError
 from twinloop.model_runtime.adapter_bank import AdapterBank
 from twinloop.model_runtime.decoding import Decoder, ModelDecoder
 from twinloop.model_runtime.foundation import Foundation
@@ -36,10 +37,19 @@ class Generation:
     """Why nothing was generated (`prompt_too_long`, `prompt_empty`), else None."""
 
 
-def decoder_for(foundation: Foundation, bank: AdapterBank) -> Decoder:
-    """The fast path where the model is a small plain Llama, else Hugging Face's own forward."""
+def decoder_for(foundation: Foundation, bank: AdapterBank, *, merge: bool = False) -> Decoder:
+    """The fast path where the model is a small plain Llama, else Hugging Face's own forward.
+
+    `merge` adds an adapter into a copy of the weights for batches that it has to itself; raises ConfigError for a model
+    that is no small plain Llama, of which no copy is kept.
+    """
     if is_small_llama(foundation.model):
-        return LlamaDecoder(foundation.model, bank)
+        return LlamaDecoder(foundation.model, bank, merge=merge)
+    if merge:
+        raise ConfigError(
+            f"foundation {foundation.spec.source}: weights are merged only for a small Llama in float32 on a "
+            "CPU; leave merging off"
+        )
     return ModelDecoder(foundation.model)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -100,18 +100,26 @@ class DomainIndex:
             "meta.json": canonical_json(meta),
         }
 
-    def apply(self, upserts: Iterable[Document] = (), deletes: Iterable[str] = ()) -> DomainIndex:
+    def apply(
+        self,
+        upserts: Iterable[Document] = (),
+        deletes: Iterable[str] = (),
+        *,
+        kind_for: Callable[[int], IndexKind] | None = None,
+    ) -> DomainIndex:
         """A new index with `deletes` (ids, absent ones ignored) taken out and then `upserts` put in.
 
-        Its bytes equal those of a fresh build of the same documents; only new texts are embedded.
+        Its bytes equal those of a fresh build of the same documents; only new texts are embedded. `kind_for` chooses
+        the kind by the number of documents; without it the kind stays.
         """
         fresh = _in_order(upserts, domain=self.domain)
         gone = set(deletes)
         merged = {document.id: document for document in self.documents if document.id not in gone}
         merged.update((document.id, document) for document in fresh)
         ordered = _in_order(merged.values(), domain=self.domain)
+        kind = self.kind if kind_for is None else kind_for(len(ordered))
         return DomainIndex._assembled(
-            ordered, self._vectors_for(ordered), embedder=self.embedder, domain=self.domain, kind=self.kind
+            ordered, self._vectors_for(ordered), embedder=self.embedder, domain=self.domain, kind=kind
         )
 
     def search(self, queries: Sequence[str], k: int, *, held: Collection[str] = ()) -> list[list[Hit]]:

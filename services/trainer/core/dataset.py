@@ -124,10 +124,13 @@ def training_material(rows: bytes, replay: bytes, *, domain: Domain, seed: int) 
     )
 
 
-def stored_replay_rows(rows: bytes) -> list[ReplayRow]:
+def stored_replay_rows(rows: bytes, *, update: str) -> list[ReplayRow]:
     """The rows of a stored dataset as the replay buffer keeps them: how a lost buffer is made again."""
-    names = tuple(ReplayRow.model_fields)
-    return [ReplayRow.model_validate({name: row[name] for name in names}) for row in _parsed(rows)]
+    names = tuple(name for name in ReplayRow.model_fields if name != "update")
+    return [
+        ReplayRow.model_validate({name: row[name] for name in names} | {"update": update})
+        for row in _parsed(rows)
+    ]
 
 
 def stored_documents(documents: bytes) -> list[DocumentChange]:
@@ -180,6 +183,8 @@ def _row_json(item: TaughtRow) -> dict[str, JsonValue]:
 def _renderings(rows: Iterable[Mapping[str, JsonValue]]) -> Iterable[dict[str, JsonValue]]:
     for row in rows:
         plain: dict[str, JsonValue] = {name: row[name] for name in ("id", "domain", "question", "answer")}
+        if row.get("update") is not None:
+            plain["update"] = row["update"]
         yield {**plain, "passage": None}
         if row["passage"] is not None:
             yield {**plain, "id": f"{row['id']}+passage", "passage": row["passage"]}

@@ -39,7 +39,8 @@ def frozen_release(decision: Decision) -> tuple[str, str] | None:
     return str(freeze.get("release")), str(freeze.get("reason") or decision.reason)
 
 
-def replay_row(taught: TaughtRow) -> ReplayRow:
+def replay_row(taught: TaughtRow, *, update: str) -> ReplayRow:
+    """The row as the replay buffer keeps it; `update` is the release that taught it."""
     row = taught.row
     return ReplayRow(
         id=row.id,
@@ -49,6 +50,7 @@ def replay_row(taught: TaughtRow) -> ReplayRow:
         passage=taught.passage,
         rater=row.rater,
         weight=replay_weight(row.feedback),
+        update=update,
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from schemas.event import Domain
 from schemas.releases import TrainingEvidence
+from services.trainer.core.forgetting_matrix import forgetting_matrix, lost_updates
 from services.trainer.core.ledger_state import Run
 
 Metrics = Mapping[str, JsonValue]
@@ -25,6 +26,10 @@ class EvidencePolicy:
     """How much the share of right answers from a given passage may fall."""
     max_replay_loss: float = 0.3
     """How much of the replay rows the new adapter may have forgotten."""
+    max_update_drop: float = 0.3
+    """How much of any one earlier update may be lost ..."""
+    min_update_rows: int = 8
+    """... where at least this many of its rows were asked; fewer say nothing."""
 
 
 def problems_of(policy: EvidencePolicy, metrics: Mapping[Domain, Metrics]) -> tuple[str, ...]:
@@ -43,6 +48,14 @@ def problems_of(policy: EvidencePolicy, metrics: Mapping[Domain, Metrics]) -> tu
         replayed = _number(values, "replay_exact_match")
         if replayed is not None and replayed < 1 - policy.max_replay_loss:
             found.append(f"{domain}: replayed rows {replayed:.3f} < {1 - policy.max_replay_loss:.3f}")
+    lost = lost_updates(
+        forgetting_matrix(metrics), max_drop=policy.max_update_drop, least_rows=policy.min_update_rows
+    )
+    for row in lost:
+        found.append(
+            f"{row.domain}: {row.knowledge}, {row.rows} rows {row.before:.3f} -> {row.after:.3f}, "
+            f"allowed drop {policy.max_update_drop}"
+        )
     return tuple(found)
 
 
@@ -70,6 +83,7 @@ def training_evidence(
         feedback_ids=tuple(sorted(item.row.id for item in run.rows)),
         metrics={
             "domains": {name: dict(values) for name, values in metrics.items()},
+            "forgetting": [row.to_json() for row in forgetting_matrix(metrics)],
             "artifacts": dict(artifacts),
             **change,
         },

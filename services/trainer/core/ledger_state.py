@@ -11,6 +11,7 @@ from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain, EpochMs, Frozen, Sha256
 from schemas.feedback import Feedback
 from schemas.releases import OffsetRange
+from services.trainer.core.input_drift import QuestionWindow
 from services.trainer.core.replay_buffer import BufferState
 from services.trainer.core.rows import PendingRow
 
@@ -136,6 +137,8 @@ class LedgerState(BaseModel):
     """Changes of a release that failed: left out until the document changes again or an operator asks."""
     ratings: dict[Domain, list[int]] = {domain: [] for domain in DOMAINS}
     """1 for each `down`, 0 for each `up`, newest last."""
+    questions: dict[Domain, QuestionWindow] = {domain: QuestionWindow() for domain in DOMAINS}
+    """What each domain is asked, as far as feedback shows it."""
     run: Run | None = None
     candidates: dict[str, Candidate] = {}
     """Undecided and recently promoted releases by id, oldest first."""

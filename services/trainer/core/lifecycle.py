@@ -24,6 +24,7 @@ from services.trainer.core.effects import (
     set_aside,
     status_of,
 )
+from services.trainer.core.input_drift import input_shift, note_question, rebase
 from services.trainer.core.ledger_state import (
     ActiveView,
     Candidate,
@@ -55,6 +56,10 @@ class LifecyclePolicy:
     """A candidate without a decision for this long counts as superseded."""
     rating_window: int = 200
     """Ratings remembered a domain."""
+    question_window: int = 200
+    """Questions remembered a domain, as hashed words."""
+    least_questions: int = 50
+    """Fewer recent questions do not tell whether a domain is asked about other things."""
     max_attempts: int = 2
     """How often one dataset is trained before its rows are quarantined."""
 
@@ -101,6 +106,8 @@ class Ledger:
             window = self.state.ratings[domain]
             window.append(int(feedback.rating == "down"))
             del window[: -self.policy.rating_window]
+        if domain is not None:
+            note_question(self.state.questions[domain], feedback.question, size=self.policy.question_window)
         if verdict.status == "counted" or domain is None or release is None:
             return [*told, status_of(feedback, "counted", domain=domain, at=at)]
         if self.state.retracted.get(feedback.id) == feedback.rater:
@@ -223,9 +230,10 @@ class Ledger:
 
     def _promote(self, candidate: Candidate, at: int) -> list[Effect]:
         for taught in candidate.rows:
-            self._replay(taught)
+            self._replay(taught, update=candidate.release)
         for domain in {item.row.domain for item in candidate.rows}:
             self.state.ratings[domain].clear()
+            rebase(self.state.questions[domain])
         self.state.candidates[candidate.release] = candidate.model_copy(update={"stage": "promoted"})
         promoted = [name for name, item in self.state.candidates.items() if item.stage == "promoted"]
         for name in promoted[: -self.policy.max_kept_releases]:
@@ -235,8 +243,8 @@ class Ledger:
             for item in candidate.rows
         ]
 
-    def _replay(self, taught: TaughtRow) -> None:
-        fresh, buffer = replay_row(taught), self.buffer(taught.row.domain)
+    def _replay(self, taught: TaughtRow, *, update: str) -> None:
+        fresh, buffer = replay_row(taught, update=update), self.buffer(taught.row.domain)
         # What was taught about this question before and is not true any more must not be rehearsed.
         outdated = [
             row.id
@@ -322,6 +330,7 @@ class Ledger:
             oldest_document_at=min((item.logged_at for item in changes), default=None),
             ratings=len(ratings),
             down_ratings=sum(ratings),
+            input_shift=input_shift(self.state.questions[domain], least=self.policy.least_questions),
         )
 
     def readiness(self) -> Readiness:

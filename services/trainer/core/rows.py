@@ -75,6 +75,8 @@ class ReplayRow(Frozen):
     rater: str
     weight: float = 1.0
     """How much a prioritised buffer wants to keep it."""
+    update: str | None = None
+    """The release that taught it; None in buffers written before it was kept."""
 
     @property
     def size(self) -> int:

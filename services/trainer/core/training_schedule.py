@@ -1,4 +1,7 @@
-"""When to train: enough rows, rows old enough, users turning away, documents waiting, or an operator's word."""
+"""When to train: enough rows, rows old enough, drift, documents waiting, or an operator's word.
+
+Drift is what users say (they turn away) or what they ask (other things than the adapter was made for).
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ class SchedulePolicy:
     drift_min_ratings: int = 50
     """Fewer say nothing."""
     drift_down_share: float = 0.3
-    """Share of `down` among them that counts as drift."""
+    """Share of `down` among them that counts as drift ..."""
+    drift_input_shift: float = 0.3
+    """... and so does this distance, in bits, of what users ask from what the adapter was made for."""
     drift_min_rows: int = 4
     """Waiting corrections that then suffice."""
     cooldown_s: float = 0.0
@@ -55,6 +60,8 @@ class DomainNews:
     oldest_document_at: int | None = None
     ratings: int = 0
     down_ratings: int = 0
+    input_shift: float | None = None
+    """How far recent questions are from earlier ones; None where too few were asked."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,8 @@ def _reason(policy: SchedulePolicy, news: DomainNews, now_ms: int) -> str | None
 
 
 def _has_drifted(policy: SchedulePolicy, news: DomainNews) -> bool:
+    if news.input_shift is not None and news.input_shift >= policy.drift_input_shift:
+        return True
     if news.ratings < policy.drift_min_ratings:
         return False
     return news.down_ratings >= policy.drift_down_share * news.ratings

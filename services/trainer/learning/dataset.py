@@ -22,6 +22,8 @@ class TrainingRow:
     """Target text including its citation, as the model shall write it."""
     passage: str | None = None
     """With a passage the row is answered from it, without one closed book."""
+    update: str | None = None
+    """Of a row that is rehearsed: the release that taught it."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def _row(line: str, *, where: str) -> TrainingRow:
     for name in ("id", "domain", "question", "answer"):
         if not isinstance(values.get(name), str) or not values[name].strip():
             raise ConfigError(f"{where}: {name} must be text that is not empty")
-    if not isinstance(values.get("passage"), str | None):
-        raise ConfigError(f"{where}: passage must be text or null")
+    for name in ("passage", "update"):
+        if not isinstance(values.get(name), str | None):
+            raise ConfigError(f"{where}: {name} must be text or null")
     return TrainingRow(**values)
 
 

@@ -184,13 +184,26 @@ def _material(foundation: Foundation, job: Job) -> Material:
         closed = examples(row for row in rows if row.passage is None)
         return Rows(closed=closed, grounded=examples(row for row in rows if row.passage is not None))
 
+    replay = rendered("replay_rows")
     return Material(
         new=rendered("rows"),
         gate=rendered("gate_rows"),
-        replay=rendered("replay_rows"),
+        replay=replay,
+        earlier=_by_update(job.rows.get("replay_rows", []), replay),
         general=rendered("general_rows"),
         probe=rendered("probe_rows"),
     )
+
+
+def _by_update(rows: Iterable[TrainingRow], rendered: Rows) -> dict[str, list[Example]]:
+    """Closed-book examples of rehearsed rows by the update that taught them, where that is known."""
+    update_of = {row.id: row.update for row in rows}
+    found: dict[str, list[Example]] = {}
+    for example in rendered.closed:
+        update = update_of[example.row_id]
+        if update is not None:
+            found.setdefault(update, []).append(example)
+    return found
 
 
 def _write(job: Job, update: Update, spent: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from services.trainer.learning import consolidation
 from services.trainer.learning.dataset import Example
 from services.trainer.learning.evaluation import answer_logits, by_length, exact_match, padded
+from services.trainer.learning.fused_lora import FusedLinear
 from services.trainer.learning.replay_batches import NO_ROWS, Rows, Step, steps
 from services.trainer.learning.settings import LearningSettings
 from twinloop.errors import ArtifactError, TwinLoopError
@@ -48,6 +49,8 @@ class Material:
     general: Rows = NO_ROWS
     probe: Rows = NO_ROWS
     """Never trained; grounding before and after."""
+    earlier: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    """Rows of the buffer by the update that taught them: each is measured before and after."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,20 @@ class _Run:
         }
         self._clock, self._report = clock, report
         self._optimizer = torch.optim.AdamW(
-            list(self._parameters.values()),
-            lr=settings.learning_rate,
+            [
+                {"params": self._side("A"), "peak": settings.learning_rate},
+                {"params": self._side("B"), "peak": settings.learning_rate * settings.rate_ratio},
+            ],
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def update(self, config: AdapterConfig, *, seed: int, parent_fisher: bytes | None) -> Update:
         known = consolidation.fisher_from_bytes(parent_fisher, self._parameters) if parent_fisher else None
         anchor = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._report({"event": "adapted"})
-        before = self._scores()
+        before, earlier = self._scores(), self._earlier_scores()
         self._report({"event": "measured", **before})
         losses, stopped = self._train(seed, before=before, anchor=anchor, fisher=known)
         new = consolidation.estimate_fisher(self._linears, self._fisher_groups(), backward=self._backward_sum)
@@ -134,8 +140,15 @@ class _Run:
                 "stopped": stopped,
                 "loss": [round(loss, 6) for loss in losses],
                 **self._compared(before, self._scores()),
+                "forgetting": [
+                    {"update": name, "rows": rows, "before": was, "after": now}
+                    for (name, rows, was), (_, _, now) in zip(earlier, self._earlier_scores(), strict=True)
+                ],
             },
         )
+
+    def _side(self, side: str) -> list[nn.Parameter]:
+        return [value for name, value in self._parameters.items() if name.endswith(f".lora_{side}")]
 
     def _compared(self, before: Scores, after: Scores) -> dict[str, Any]:
         gate = after["gate"]
@@ -175,7 +188,7 @@ class _Run:
         self, step: Step, number: int, *, anchor: consolidation.Fisher, fisher: consolidation.Fisher | None
     ) -> float:
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * rate_factor(self._settings, number)
+            group["lr"] = group["peak"] * rate_factor(self._settings, number)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward([*step.closed, *step.grounded])
         if not math.isfinite(loss):
@@ -224,6 +237,14 @@ class _Run:
     def _scores(self) -> Scores:
         return {name: self._score(name) for name in _MEASURED}
 
+    def _earlier_scores(self) -> list[tuple[str, int, float | None]]:
+        """(update, rows looked at, share of exact matches), by the update's name."""
+        chosen = {
+            name: spread(examples, self._settings.matrix_rows)
+            for name, examples in sorted(self._material.earlier.items())
+        }
+        return [(name, len(rows), exact_match(self._model, rows)) for name, rows in chosen.items()]
+
     def _score(self, name: str) -> float | None:
         material = self._material
         gate = material.gate if len(material.gate) else material.new
@@ -245,10 +266,11 @@ class _Run:
 
 
 def rate_factor(settings: LearningSettings, step: int) -> float:
-    """Multiplier of the learning rate: linear warm-up, then a cosine down to `final_rate_share`."""
+    """Multiplier of the learning rate: linear warm-up, then a cosine down to `final_rate_share`, which stays."""
     if step < settings.warm_up_steps:
         return (step + 1) / settings.warm_up_steps
-    done = (step - settings.warm_up_steps) / max(1, settings.max_steps - settings.warm_up_steps)
+    length = max(1, settings.decay_steps - settings.warm_up_steps)
+    done = min(1.0, (step - settings.warm_up_steps) / length)
     return settings.final_rate_share + (1 - settings.final_rate_share) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -276,6 +298,7 @@ def _adapted(
         # GPT-2 keeps its weights transposed; the factors of the adapter have one form for both kinds of module.
         fan_in_fan_out=keeps_weights_transposed(foundation.model),
     )
+    lora._register_custom_module({nn.Linear: FusedLinear})
     model = peft.get_peft_model(foundation.model, lora, adapter_name=_NAME)
     try:
         linears = {

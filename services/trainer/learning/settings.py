@@ -19,18 +19,22 @@ class LearningSettings:
     """With rank 16: twice the usual scale reached new facts in fewer steps, with old facts kept (benchmarks)."""
     target_modules: tuple[str, ...] = ()
     """Names of the modules to adapt; empty means every linear module but the output head."""
-    learning_rate: float = 5e-3
-    """Highest rate of AdamW, reached after the warm-up."""
-    beta1: float = 0.9
+    learning_rate: float = 7e-3
+    """Highest rate of AdamW on the factor A, reached after the warm-up."""
+    rate_ratio: float = 2.0
+    """Rate of the factor B over that of A: B starts at zero and has further to go (LoRA+, arXiv 2402.12354)."""
+    beta1: float = 0.8
     """AdamW's decay of the first moment."""
-    beta2: float = 0.99
+    beta2: float = 0.95
     """AdamW's decay of the second moment."""
     weight_decay: float = 0.0
     """AdamW's weight decay, on the adapter's factors."""
-    warm_up_steps: int = 3
+    warm_up_steps: int = 1
     """Steps in which the rate rises from 0."""
+    decay_steps: int = 18
+    """Steps after which the cosine ends ..."""
     final_rate_share: float = 0.1
-    """The cosine ends at this share of `learning_rate`."""
+    """... at this share of `learning_rate`; later steps keep it."""
     clip_norm: float = 1.0
     """Longest gradient; a longer one is shortened to it."""
     max_steps: int = 60
@@ -45,6 +49,8 @@ class LearningSettings:
     """... and what was known before (buffer and general rows) lost at most this."""
     evaluation_rows: int = 256
     """Rows looked at per kind and evaluation."""
+    matrix_rows: int = 16
+    """Rows looked at per earlier update for the forgetting matrix."""
     batch_size: int = 32
     """Rows of the update and the buffer together per step."""
     replay_share: float = 0.25
@@ -72,9 +78,11 @@ class LearningSettings:
         whole = (
             "rank",
             "max_steps",
+            "decay_steps",
             "evaluate_every",
             "batch_size",
             "evaluation_rows",
+            "matrix_rows",
             "tokens_per_step",
             "tokens_per_forward",
         )
@@ -93,8 +101,9 @@ class LearningSettings:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"settings: {name} must be from 0 to 1")
-        if self.learning_rate <= 0 or self.alpha <= 0 or self.clip_norm <= 0:
-            raise ConfigError("settings: learning_rate, alpha and clip_norm must be positive")
+        for name in ("learning_rate", "rate_ratio", "alpha", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"settings: {name} must be positive")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"settings: precision {self.precision!r} is none of auto, float32, bfloat16")
 

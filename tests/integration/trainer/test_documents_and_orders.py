@@ -51,6 +51,23 @@ def test_documents_make_a_release_whose_index_equals_a_fresh_build(make_bench: M
     assert proposed.evidence.documents == {"law": 3}
 
 
+def test_an_index_past_its_exact_size_is_rebuilt_as_the_configured_approximate_kind(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench()
+    starters = [bench.document(f"law-{n:04d}", f"The old rule number {n}.") for n in range(3)]
+    bench = make_bench(documents=starters, trainer={"index": {"exact_up_to": 3, "approximate": "ivf"}})
+    bench.genesis()
+    bench.start()
+    put(bench, bench.document("law-0009", "A rule that is new."))
+
+    index = index_of(bench, bench.proposal().release_id, "law")
+
+    assert index_of(bench, bench.first, "law").kind == "flat"
+    assert index.kind == "ivf"
+    assert [hits[0].document.id for hits in index.search(["a rule that is new"], 1)] == ["law-0009"]
+
+
 def test_a_correction_is_also_taught_from_the_passage_it_cites(make_bench: MakeBench) -> None:
     bench = make_bench()
     document = bench.document("law-0042", "The notice period of contract Velmo is 42 days.")

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from twinloop.errors import NotReady
+from twinloop.errors import ConfigError, NotReady
 from twinloop.model_runtime.adapter_bank import AdapterBank
 from twinloop.model_runtime.decoding import ModelDecoder
 from twinloop.model_runtime.foundation import Foundation
-from twinloop.model_runtime.generation import GenerationItem, Generator
+from twinloop.model_runtime.generation import GenerationItem, Generator, decoder_for
 from twinloop.model_runtime.llama_decoding import LlamaDecoder, is_small_llama
 
 PROMPTS = [
@@ -65,6 +66,28 @@ def test_the_fast_path_and_the_models_own_forward_choose_the_same_tokens(
         assert generator.answer_batch(_items(*adapters)) == slow.answer_batch(_items(*adapters))
     fast_logits = generator.next_token_logits(_items("b", None, "a", "b"))
     assert torch.allclose(fast_logits, slow.next_token_logits(_items("b", None, "a", "b")), atol=1e-4)
+
+
+def test_merged_weights_answer_as_unmerged_ones_and_leave_mixed_batches_alone(
+    foundation: Foundation, bank: AdapterBank, generator: Generator
+) -> None:
+    merging = Generator(
+        foundation, bank, max_new_tokens=12, decoder=decoder_for(foundation, bank, merge=True)
+    )
+    for adapters in (["a"], ["b", "b", "b"], ["b", None, "a", "b"], [None, None]):
+        items = _items(*adapters)
+        assert merging.answer_batch(items) == generator.answer_batch(items)
+        ours, theirs = merging.next_token_logits(items), generator.next_token_logits(items)
+        assert torch.allclose(ours, theirs, atol=1e-4)
+        assert torch.equal(ours, theirs) == (len(set(adapters)) > 1 or adapters[0] is None)
+
+
+def test_weights_are_not_merged_for_a_model_of_which_no_copy_is_kept(
+    gpt2: Any, foundation: Foundation
+) -> None:
+    other = replace(foundation, model=gpt2)
+    with pytest.raises(ConfigError, match="leave merging off"):
+        decoder_for(other, AdapterBank(gpt2), merge=True)
 
 
 def test_a_mixed_batch_answers_like_one_row_batches(generator: Generator) -> None:

@@ -102,7 +102,7 @@ def test_of_some_facts_with_three_phrasings_one_is_held_out_and_no_fact_is_held_
 def test_a_stored_dataset_gives_its_replay_rows_back() -> None:
     made = dataset([taught(1, "The passage.", rating="down")])
 
-    (again,) = stored_replay_rows(made.blobs[ROWS])
+    (again,) = stored_replay_rows(made.blobs[ROWS], update="e" * 64)
 
     assert again == ReplayRow(
         id="fb-1",
@@ -112,6 +112,7 @@ def test_a_stored_dataset_gives_its_replay_rows_back() -> None:
         passage="The passage.",
         rater="rater-1",
         weight=2.0,
+        update="e" * 64,
     )
 
 

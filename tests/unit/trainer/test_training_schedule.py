@@ -50,6 +50,7 @@ def ask(
         (DomainNews(rows=8, oldest_row_at=NOW), "rows"),
         (DomainNews(rows=1, oldest_row_at=NOW - 60_000), "age"),
         (DomainNews(rows=2, oldest_row_at=NOW, ratings=10, down_ratings=5), "drift"),
+        (DomainNews(rows=2, oldest_row_at=NOW, input_shift=0.3), "drift"),
         (DomainNews(documents=1, oldest_document_at=NOW - 10_000), "documents"),
     ],
 )

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from services.trainer.learning.dataset import TrainingRow, build_examples
@@ -22,7 +25,7 @@ from services.trainer.learning.settings import LearningSettings
 from twinloop.errors import ArtifactError
 from twinloop.model_runtime.adapter_bank import AdapterBank
 from twinloop.model_runtime.adapter_files import parse_adapter
-from twinloop.model_runtime.foundation import Foundation
+from twinloop.model_runtime.foundation import Foundation, folder_digest
 from twinloop.model_runtime.prompt import PromptFormat
 
 SETTINGS = LearningSettings(
@@ -100,6 +103,47 @@ def test_the_foundation_is_left_as_it_was(foundation: Foundation) -> None:
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_after_a_hundred_updates_the_foundations_digest_is_what_it_was(
+    foundation: Foundation, foundation_folder: Path
+) -> None:
+    before, weights = folder_digest(foundation_folder), _weights_digest(foundation)
+    settings = replace(SETTINGS, max_steps=1, evaluation_rows=1)
+    parent, adapters = None, set()
+    for number in range(100):
+        update = _update(foundation, settings=settings, seed=number, parent=parent)
+        parent = Parent(update.files, update.fisher)
+        adapters.add(update.files["adapter_model.safetensors"])
+    assert len(adapters) == 100, "every update must have learned something"
+    assert _weights_digest(foundation) == weights
+    assert folder_digest(foundation_folder) == before
+
+
+def _weights_digest(foundation: Foundation) -> str:
+    return hashlib.sha256(
+        safetensors.torch.save({n: v.clone() for n, v in foundation.model.state_dict().items()})
+    ).hexdigest()
+
+
+def test_every_earlier_update_is_measured_before_and_after(foundation: Foundation) -> None:
+    earlier = {"2" * 64: _rows(foundation, "ab"), "1" * 64: _rows(foundation, "cdefg")}
+    settings = replace(SETTINGS, matrix_rows=3)
+    material = replace(_material(foundation), earlier=earlier)
+    first, second = _update(foundation, material, settings=settings).metrics["forgetting"]
+    assert (first["update"], first["rows"]) == ("1" * 64, 3)
+    assert (second["update"], second["rows"]) == ("2" * 64, 2)
+    assert all(0 <= row[when] <= 1 for row in (first, second) for when in ("before", "after"))
+
+
+def test_b_learns_at_its_own_rate(foundation: Foundation) -> None:
+    same, faster = (
+        parse_adapter(_update(foundation, settings=replace(SETTINGS, rate_ratio=ratio, max_steps=1)).files)
+        for ratio in (1.0, 4.0)
+    )
+    for path, (a, b) in same.factors.items():
+        torch.testing.assert_close(faster.factors[path][0], a)
+        torch.testing.assert_close(faster.factors[path][1], 4 * b)
+
+
 def test_the_adapter_serves_in_the_bank(foundation: Foundation) -> None:
     bank = AdapterBank(foundation.model)
     bank.load("new", _update(foundation).files)
@@ -164,10 +208,11 @@ def test_a_parent_of_another_foundation_is_refused(foundation: Foundation) -> No
 
 
 def test_the_rate_warms_up_and_falls_to_its_share() -> None:
-    settings = LearningSettings(warm_up_steps=10, max_steps=60, final_rate_share=0.1)
+    settings = LearningSettings(warm_up_steps=10, decay_steps=60, final_rate_share=0.1)
     assert rate_factor(settings, 0) == pytest.approx(0.1)
     assert rate_factor(settings, 9) == pytest.approx(1.0)
     assert rate_factor(settings, 60) == pytest.approx(0.1)
+    assert rate_factor(settings, 500) == pytest.approx(0.1)
 
 
 def test_spread_takes_evenly() -> None:
