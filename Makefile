@@ -12,12 +12,13 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
+export NO_MKDOCS_2_WARNING := 1
 
 # Most integration tests wait more than they compute: one process more than two cores have.
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit test-faults check fmt bench foundation contracts kafka-up kafka-down lock clean
+.PHONY: help setup demo up test test-unit test-faults check fmt bench foundation contracts docs kafka-up kafka-down lock clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,13 +47,16 @@ test-faults: $(READY) ## the long fault tests on a real broker (about 25 minutes
 	TWINLOOP_FAULT_REPORT=build/faults.jsonl $(BIN)/python -m pytest -m faults --timeout 1500 --junitxml build/faults.xml
 	$(BIN)/python -m tests.faults.report build/faults.xml build/faults.jsonl docs/faults.md
 
-check: $(READY) ## format, lint, types, import arrows, published contracts; never edits
+check: $(READY) ## format, lint, types, import arrows, published contracts, docs; never edits
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
+	$(BIN)/mypy examples scripts
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.generate --check
 	$(BIN)/python -m twinloop.demo.starter --check
+	$(BIN)/python -m scripts.reference_pages --check
+	$(BIN)/mkdocs build
 
 fmt: $(READY) ## format and mend what lint can mend
 	$(BIN)/ruff check --fix .
@@ -64,9 +68,13 @@ bench: $(READY) ## benchmarks; NAME=canary runs one, ARGS=--quick a short one
 foundation: $(READY) ## train the shipped tiny foundation again (about 15 minutes of one core)
 	$(BIN)/python -m twinloop.foundation_training --out foundation/tiny --seed 42
 
-contracts: $(READY) ## write the published JSON Schemas, the AsyncAPI document and the starter files
+contracts: $(READY) ## write the JSON Schemas, the AsyncAPI document, the starter files, the reference pages
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m twinloop.demo.starter
+	$(BIN)/python -m scripts.reference_pages
+
+docs: $(READY) ## serve the docs site at http://127.0.0.1:8000; it loads nothing from the network
+	$(BIN)/mkdocs serve
 
 kafka-up: $(READY) ## start a real single-node Kafka from Maven jars (Java 17)
 	$(BIN)/python -m twinloop.kafka_jars up

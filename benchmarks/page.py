@@ -25,17 +25,18 @@ WORDS: Mapping[str, str] = {
     "propagation": """
         From the start of the one Redis write until the last of 1, 10, 100 reader processes has routed
         its first batch by the new epoch; each runs the shipped state reader, signature check included.
-        No broker. The control looks every 50 ms. A hundred processes on two cores wait for each other
-        more than for Redis, so that looking more often than an idle router's 20 ms would not help here:
-        that is why half of the control's time is not reached.
+        No broker. The control looks every 50 ms.
+        `floor_ms_100` is what one look of a hundred readers takes of two cores that do nothing else: a
+        process that wakes after 20 ms finds its caches cold. Looking more often would make that worse,
+        and a quarter of the control's time needs more cores.
     """,
     "router": """
         One router process on a preloaded topic against a bare loop that sends every record on as it is:
         same client, broker, settings, transactions. The router parses, verifies the state, drops
-        duplicates, assigns, chooses the domain, stamps, writes assignment rows and seen ids. Beyond 0.5
-        the bare loop's own cost in librdkafka (the larger record, one header more) and some ten
-        microseconds of Python for each query stand in the way; hashing and JSON are native already. More
-        rate comes from more partitions and processes.
+        duplicates, assigns, chooses the domain, stamps, writes assignment rows and seen ids; it decides the
+        next batch while Kafka commits the last. What is left between it and the bare loop: two keyed hashes,
+        JSON in and out and the domain's words, each one native call a query already, and in librdkafka the
+        larger record with two headers more. More rate comes from more partitions and processes.
     """,
     "freshness": """
         What reading the state anew for every batch of 64 costs, against routing by one state in memory.

@@ -2,7 +2,8 @@
 
 Both loops read the same preloaded topic through the same TransactionalStream with the same settings and commit
 interval. The bare one sends every record on as it is; the router does all it ships with: read and verify the state,
-parse, drop duplicates, assign, choose the domain, stamp, write rows and seen ids. Interleaved rounds, median.
+parse, drop duplicates, assign, choose the domain, stamp, write rows and seen ids; it decides the next batch while Kafka
+commits the last. Interleaved rounds, median.
 Then the router alone at half its rate: the time from having a batch to having produced its records.
 The questions are those of the synthetic world; one in five names its domain. Writes `benchmarks/results/router.json`.
 """
@@ -29,7 +30,7 @@ from benchmarks.routing_setup import (
     percentile,
     publish,
 )
-from services.router.__main__ import spare_the_collector
+from services.router.__main__ import tune_interpreter
 from services.router.settings import RouterSection
 from twinloop.bus.records import Outgoing
 from twinloop.routing.redis_store import RedisRoutingStore
@@ -124,7 +125,7 @@ def figures(samples: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> int:
     arguments, load = _arguments(), os.getloadavg()
     count, rounds = (20_000, 3) if arguments.quick else (60_000, 5)
-    spare_the_collector()
+    tune_interpreter()
     with tempfile.TemporaryDirectory() as folder, ground(Path(folder), broker=arguments.broker) as under:
         store = RedisRoutingStore(under.redis)
         store.install(under.state(1), mode="create")

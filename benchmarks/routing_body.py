@@ -35,7 +35,8 @@ class Body:
         """Routes the batch by the snapshot, or by what the reader says; the epoch used, None where it holds."""
         if reader is not None:
             reader.begin()
-        batch = [self._parser.parse(record) for record in self._records]
+        batch = self._parser.parse_plain(self._records)
+        assert batch is not None
         state: RoutingState | None = snapshot
         if reader is not None:
             state = reader.finish(time.monotonic()).state

@@ -31,6 +31,7 @@ class Citation(Frozen):
     """A document of the answering release's own index that the answer points at."""
 
     document_id: Identifier
+    """The id of the cited document."""
     title: Annotated[str, StringConstraints(max_length=500)] = ""
     source: Annotated[str, StringConstraints(max_length=500)] = ""
     retrieved: bool
@@ -41,8 +42,11 @@ class Timings(Frozen):
     """Where the time went, in milliseconds; total runs from assignment to answer."""
 
     queued_ms: Annotated[float, Field(ge=0)]
+    """The rest of the total: waiting in the topic and for its batch."""
     retrieval_ms: Annotated[float, Field(ge=0)]
+    """Looking up passages."""
     generation_ms: Annotated[float, Field(ge=0)]
+    """Generating the text."""
     total_ms: Annotated[float, Field(ge=0)]
 
 
@@ -52,24 +56,37 @@ class Answer(Event):
     type: ClassVar[str] = "twinloop.answer.v1"
 
     query_id: Identifier
+    """The query it answers."""
     answered_at: EpochMs
     text: str | None = None
+    """What the model said, with its citations in brackets."""
     citations: tuple[Citation, ...] = ()
+    """The documents the text cites."""
     error: AnswerError | None = None
+    """Why there is no text."""
     domain: Domain | None = None
+    """Whose adapter and index answered."""
     release: Sha256 | None = None
     """Absent only where the query ended before any release was chosen."""
     slot: Slot | None = None
+    """The slot that answered."""
     arm: Arm | None = None
+    """Its role when the query was assigned."""
     epoch: Annotated[int, Field(ge=1)] | None = None
+    """The routing epoch it was answered under."""
     adapter: Sha256 | None = None
+    """Digest of the adapter that answered."""
     index: Sha256 | None = None
+    """Digest of the index that was searched."""
     rules: Sha256 | None = None
+    """Digest of the router rules that chose the domain."""
     receipt: str | None = None
     """Signed token to quote in feedback; absent where no release answered."""
     timings: Timings | None = None
     hops: Annotated[int, Field(ge=0, le=16)] = 0
+    """How often it was forwarded between slots."""
     unconfirmed: bool = False
+    """True where Redis was silent and the last known routing state was used."""
 
 
 class Evaluation(Answer):

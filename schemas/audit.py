@@ -16,7 +16,7 @@ class AuditEntry(Event):
 
     at: EpochMs
     actor: Identifier
-    via: Literal["cli", "api", "gatekeeper", "break-glass"]
+    via: Literal["cli", "api", "gatekeeper", "break-glass", "trainer"]
     action: Identifier
     target: Annotated[str, StringConstraints(max_length=200)] = ""
     result: Literal["accepted", "refused", "failed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas.answers import Answer, Evaluation
 from schemas.assignments import AssignmentBatch
 from schemas.audit import AuditEntry
+from schemas.changes import ChangeProposed, ChangeReviewed, ChangeStatus
 from schemas.commands import Command
 from schemas.decisions import Decision, Progress
 from schemas.documents import DocumentChange
@@ -36,6 +37,9 @@ EVENTS: dict[str, type[Event]] = {
         Command,
         Readiness,
         AuditEntry,
+        ChangeProposed,
+        ChangeReviewed,
+        ChangeStatus,
         SeenId,
         SeenIds,
     )

@@ -17,8 +17,11 @@ class Provenance(Frozen):
     source: Text500
     """A title, an address or a data set's name and row."""
     licence: Text500
+    """The terms, as its publisher names them."""
     publisher: Text500
+    """Who published it."""
     retrieved_at: EpochMs
+    """When it was fetched from there."""
 
 
 class DocumentChange(Event):
@@ -28,11 +31,16 @@ class DocumentChange(Event):
 
     op: Literal["upsert", "delete"]
     document_id: Identifier
+    """What citations name; one id is one document of its domain."""
     domain: Domain
+    """The index it belongs to."""
     changed_at: EpochMs
+    """When its owner changed it."""
     title: Annotated[str, StringConstraints(max_length=500)] = ""
     text: Annotated[str, StringConstraints(max_length=20_000)] = ""
+    """The passage that is embedded and shown to the model, title first; an upsert needs it."""
     provenance: Provenance | None = None
+    """Where it comes from; an upsert needs it."""
     access: Annotated[tuple[Identifier, ...], Field(max_length=32)] = ("public",)
     """Labels a reader must hold; `public` is for everybody."""
 

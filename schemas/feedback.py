@@ -24,11 +24,15 @@ class Feedback(Event):
     question: Annotated[str, StringConstraints(min_length=1, max_length=8000)]
     """The question as asked; its digest must equal the one in the receipt."""
     rater: Identifier
+    """Who gives it; limits hold for each rater."""
     given_at: EpochMs
+    """When it was given."""
     rating: Rating | None = None
+    """Whether the answer helped."""
     correction: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None
     """The answer that should have been given, with its citation where one is due."""
     citation_flag: Literal["wrong", "missing"] | None = None
+    """What is wrong with the citation, where something is."""
     retracts: Identifier | None = None
     """The id of an earlier feedback of the same rater that is withdrawn."""
 
@@ -48,6 +52,7 @@ class FeedbackStatus(Event):
     query_id: Identifier
     status: Disposition
     reason: Annotated[str, StringConstraints(max_length=500)] | None = None
+    """A short code, with `rejected` and `quarantined`."""
     domain: Domain | None = None
     release: Sha256 | None = None
     """The release that was trained on it, with `trained`."""

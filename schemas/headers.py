@@ -8,7 +8,6 @@ STAMP: Final = "tl-stamp"
 """The router's decision about a routed record, as JSON: slot, arm, release, epoch, domain, purpose, origin (partition
 of `queries` the record came from), assigned_at (milliseconds since 1970 UTC), bucket, unit, hops, unconfirmed."""
 CLIENT: Final = "tl-client"
-QUERY_ID: Final = "tl-query-id"
 
 ERROR: Final = "tl-error"
 ERROR_KIND: Final = "tl-error-kind"

@@ -109,6 +109,15 @@ def load_signer(folder: Path, key_id: str) -> Signer:
     return Signer(key_id, key)
 
 
+def public_entries(path: Path) -> dict[str, object]:
+    """The entries of `public.yaml` by key id, for comparing two files; raises ConfigError where it cannot be read."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {str(entry["id"]): entry for entry in document["keys"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot read the public keys: {error}") from error
+
+
 def create_keys(folder: Path, names: Mapping[str, tuple[Role, ...]]) -> Path:
     """Make a key pair for each id that `public.yaml` does not list yet; returns the path of `public.yaml`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

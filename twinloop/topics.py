@@ -34,6 +34,8 @@ class TopicDeclaration(BaseModel):
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     events: tuple[str, ...]
+    backup: int | None = None
+    """Place in the order in which a back-up takes the ends of topics, effects before causes; None leaves it out."""
 
 
 class TopicSettings(BaseModel):
@@ -85,6 +87,11 @@ class TopicCatalogue:
     def partitions(self, topic: str) -> int:
         declared = self.declarations[topic].partitions
         return self.settings.origin_partitions if declared == "origin" else declared
+
+    def backed_up(self) -> tuple[str, ...]:
+        """Declared names of the topics a back-up holds, effects before their causes."""
+        ranked = [(each.backup, name) for name, each in self.declarations.items() if each.backup is not None]
+        return tuple(name for _, name in sorted(ranked))
 
     def specs(self) -> tuple[TopicSpec, ...]:
         """What an admin client needs to create every topic."""

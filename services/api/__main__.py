@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from services.api.app import build_app
 from services.api.auditing import Auditor
+from services.api.change_desk import ChangeDesk
 from services.api.follower import FOLLOWED, Follower
 from services.api.lag_watch import LagWatch
 from services.api.metrics import ApiMetrics
@@ -66,6 +67,7 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
         follower.start()
         lag.start()
         # A name of its own at every start: answers to questions of an earlier life are nobody's any more.
+        releases = ReleaseShelf(open_store(settings.store), KeyRing.load(settings.keys.public_path))
         name = f"api-{settings.instance}-{uuid.uuid4().hex[:8]}"
         tracer = open_tracer("api", settings.instance, os.environ)
         if tracer is not None:
@@ -82,6 +84,15 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
                     clock=clock,
                     wait_s=section.order_wait_s,
                 ),
+                changes=ChangeDesk(
+                    producer,
+                    topics,
+                    follower,
+                    releases,
+                    signer_for=lambda key_id: load_signer(settings.keys.folder, key_id),
+                    clock=clock,
+                    wait_s=section.order_wait_s,
+                ),
                 questions=QuestionDesk(
                     client,
                     clock=clock,
@@ -89,7 +100,7 @@ async def running_parts(settings: ApiSettings, stop: StopSignal) -> AsyncIterato
                     max_waiting=section.max_waiting,
                     margin_s=section.answer_margin_s,
                 ),
-                releases=ReleaseShelf(open_store(settings.store), KeyRing.load(settings.keys.public_path)),
+                releases=releases,
                 tokens=TokenFile(settings.tokens_path),
                 auditor=auditor,
                 metrics=metrics,

@@ -17,6 +17,7 @@ from services.api.idempotency import Idempotency
 from services.api.parts import Parts
 from services.api.problems import MEDIA_TYPE, add_problem_handlers
 from services.api.routes.asking import asking_routes
+from services.api.routes.changing import changing_routes
 from services.api.routes.ordering import ordering_routes
 from services.api.routes.reading import reading_routes
 from services.api.routes.showing import showing_routes
@@ -51,7 +52,7 @@ def build_app(parts: Parts) -> FastAPI:
         openapi_url=None,
     )
     shown = showing_routes(parts)
-    routers = [reading_routes(parts), ordering_routes(parts), asking_routes(parts)]
+    routers = [reading_routes(parts), ordering_routes(parts), changing_routes(parts), asking_routes(parts)]
     _refuse_unlisted([shown, *routers])
     app.include_router(shown)
     for router in routers:

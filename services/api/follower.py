@@ -16,13 +16,17 @@ from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
 from services.api.core.read_model import DeadLetter, ReadModel
 from twinloop.bus.records import Record, TopicPartition
+from twinloop.changes.change_log import decode_change
 from twinloop.clock import Clock
 from twinloop.codec import decode
 from twinloop.errors import InvalidEvent, Transient
 from twinloop.telemetry.logging import get_logger
 from twinloop.topics import DEAD_LETTERS, TopicCatalogue
 
-FOLLOWED = ("decisions", "releases", "audit", "feedback.status", "feedback.quarantine", DEAD_LETTERS)
+FOLLOWED = (
+    *("decisions", "releases", "audit", "changes"),
+    *("feedback.status", "feedback.quarantine", DEAD_LETTERS),
+)
 """Read from their beginning; `readiness` only from now on, because it is repeated every few seconds."""
 
 SILENT_MS = 30_000
@@ -95,6 +99,10 @@ class Follower:
                 self._model.take_dead_letter(letter)
         elif topic == "decisions":
             self._take_logged(record)
+        elif topic == "changes":
+            change = decode_change(record)
+            with self._lock:
+                self._model.take_change(change)
         else:
             event = decode(record, _EVENTS[topic])
             with self._lock:

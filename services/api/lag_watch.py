@@ -20,7 +20,7 @@ READ_BY: Mapping[str, tuple[str, ...]] = {
     "inference.blue": ("queries.blue",),
     "inference.green": ("queries.green",),
     "gatekeeper": ("assignments", "outcomes", "commands"),
-    "trainer": ("feedback", "documents"),
+    "trainer": ("feedback", "documents", "changes"),
 }
 """What each group reads, of the topics where falling behind shows first."""
 _log = get_logger(__name__)

@@ -68,7 +68,7 @@ class OrderDesk:
             known = model.order(nonce)
         if known == OrderOutcome():
             order = signed_order(
-                self._signer_for(_key_of(caller)),
+                self._signer_for(key_of(caller)),
                 action,
                 actor=caller.id,
                 reason=reason,
@@ -130,7 +130,8 @@ def _told(action: Action, nonce: str, *, entry: AuditEntry | None, decision: Dec
     return OrderView(nonce=nonce, action=action, result=result, detail=detail, decision=decision)
 
 
-def _key_of(caller: TokenEntry) -> str:
+def key_of(caller: TokenEntry) -> str:
+    """The key that signs what this holder orders; raises ConfigError where the token names none."""
     if caller.key_id is None:
         raise ConfigError(
             f"the token of {caller.id} names no key to sign orders with; make it again with --key"

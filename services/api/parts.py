@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 from prometheus_client import CollectorRegistry
 
 from services.api.auditing import Auditor
+from services.api.change_desk import ChangeDesk
 from services.api.follower import Follower
 from services.api.metrics import ApiMetrics
 from services.api.order_desk import OrderDesk
@@ -28,6 +29,7 @@ class Parts:
     section: ApiSection
     follower: Follower
     orders: OrderDesk
+    changes: ChangeDesk
     questions: QuestionDesk
     releases: ReleaseShelf
     tokens: TokenFile

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from schemas import headers as names
 from schemas.answers import Answer, AnswerError
 from schemas.assignments import AssignmentBatch
 from schemas.event import SLOTS, Slot
+from schemas.headers import CLIENT, STAMP
 from schemas.seen_ids import SeenIds
-from services.router.core.micro_batch import Decisions, Refusal, Route
+from services.router.core.micro_batch import Decisions, Refusal
 from services.router.core.query import ParsedQuery
-from services.router.core.rows import Batch, Seen, encode_batch, encode_seen
+from services.router.core.rows import Route, Seen, encode_seen, spell, spell_batch
 from services.router.parsing import Intake
 from twinloop.bus.cloudevents import child_traceparent, event_headers, new_traceparents
 from twinloop.bus.records import Headers, Outgoing, Record
 from twinloop.codec import encode
-from twinloop.routing.stamp import OWN_PREFIX, Stamp
+from twinloop.routing.stamp import OWN_PREFIX
 from twinloop.topics import TopicCatalogue
 
 RANDOM_BYTES = 24
@@ -71,31 +71,45 @@ class Emitter:
 
         `random_bytes` holds 24 bytes a route.
         """
-        sent = self._routed(decisions.routes, batch, random_bytes)
+        rows: dict[int, list[str]] = {}
+        sent = self._routed(decisions.routes, batch, random_bytes, rows)
         for refusal in decisions.refusals:
             intake = batch[refusal.position]
             sent.append(self._error_answer(refusal, intake.record, intake.query, now_ms=now_ms))
-        for origin, rows in decisions.rows.items():
-            sent.append(self._assignments(Batch(origin, self._router, rows)))
+        for origin, spelled in rows.items():
+            sent.append(self._assignments(origin, spelled, first=_first(decisions.routes, batch, origin)))
         for origin, ids in decisions.ended.items():
             sent.append(self._seen_ids(Seen(origin, now_ms, ids)))
         return sent
 
     def _routed(
-        self, routes: Sequence[Route], batch: Sequence[Intake], random_bytes: bytes
+        self,
+        routes: Sequence[Route],
+        batch: Sequence[Intake],
+        random_bytes: bytes,
+        rows: dict[int, list[str]],
     ) -> list[Outgoing]:
+        """The routed queries; their rows are added to `rows`, by origin."""
         topics, sent = self._topics.slots, []
-        traces = new_traceparents(random_bytes)
-        for number, route in enumerate(routes):
-            stamp, intake = route.stamp, batch[route.position]
-            record, query = intake.record, intake.query
+        spelled = spell(routes, [intake.query for intake in batch])
+        for number, (route, trace, (stamp, row)) in enumerate(
+            zip(routes, new_traceparents(random_bytes), spelled, strict=True)
+        ):
+            way, intake = route.way, batch[route.position]
+            record, query, origin = intake.record, intake.query, way.origin
             if intake.is_plain:
-                headers: Headers = (*record.headers, ("traceparent", traces[number]), *stamp.headers())
+                headers: Headers = (*record.headers, ("traceparent", trace), (STAMP, stamp))
             else:
                 span = random_bytes[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)]
-                headers = routed_headers(record.headers, stamp, span)
-            key, size = (query.subject or query.id).encode(), intake.routed_size
-            sent.append(Outgoing(topics[stamp.slot], record.value, key, headers, stamp.origin, None, size))
+                headers = routed_headers(record.headers, (STAMP, stamp), span)
+            if origin in rows:
+                rows[origin].append(row)
+            else:
+                rows[origin] = [row]
+            key = (query.subject or query.id).encode()
+            sent.append(
+                Outgoing(topics[way.slot], record.value, key, headers, origin, None, intake.routed_size)
+            )
         return sent
 
     def _error_answer(self, refusal: Refusal, record: Record, query: ParsedQuery, *, now_ms: int) -> Outgoing:
@@ -111,7 +125,7 @@ class Emitter:
             event_id=query.id,
             at_ms=now_ms,
             traceparent=record.header("traceparent"),
-            extra=((names.CLIENT, query.client.encode()),),
+            extra=((CLIENT, query.client.encode()),),
         )
         return Outgoing(self._topics.answers, value, query.id.encode(), headers)
 
@@ -121,18 +135,19 @@ class Emitter:
         key = f"{seen.origin}/{first}".encode()
         return Outgoing(self._topics.seen_ids, encode_seen(seen), key, headers, seen.origin)
 
-    def _assignments(self, batch: Batch) -> Outgoing:
-        first = batch.rows[0]
-        headers = event_headers(
-            id=f"{first.id}/{first.epoch}",
-            type=AssignmentBatch.type,
-            source=self._source,
-        )
-        key = b"%d" % batch.origin
-        return Outgoing(self._topics.assignments, encode_batch(batch), key, headers, batch.origin)
+    def _assignments(self, origin: int, rows: Sequence[str], *, first: str) -> Outgoing:
+        headers = event_headers(id=first, type=AssignmentBatch.type, source=self._source)
+        value = spell_batch(origin, self._router, rows)
+        return Outgoing(self._topics.assignments, value, b"%d" % origin, headers, origin)
 
 
-def routed_headers(found: Headers, stamp: Stamp, random_bytes: bytes) -> Headers:
+def _first(routes: Sequence[Route], batch: Sequence[Intake], origin: int) -> str:
+    """Names the first row of an origin: no other record of assignments begins with that query at that epoch."""
+    route = next(route for route in routes if route.way.origin == origin)
+    return f"{batch[route.position].query.id}/{route.way.epoch}"
+
+
+def routed_headers(found: Headers, stamp: tuple[str, bytes], random_bytes: bytes) -> Headers:
     """The producer's own headers, a child span, and the stamp; headers a producer forged are left behind."""
     kept: list[tuple[str, bytes]] = []
     parent: bytes | None = None
@@ -142,4 +157,4 @@ def routed_headers(found: Headers, stamp: Stamp, random_bytes: bytes) -> Headers
         elif not pair[0].startswith(OWN_PREFIX):
             kept.append(pair)
     kept.append(("traceparent", child_traceparent(parent, random_bytes)))
-    return (*kept, *stamp.headers())
+    return (*kept, stamp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from services.router.core.micro_batch import Route
+from services.router.core.rows import Route
 from services.router.parsing import Intake
 from twinloop.bus.records import Outgoing
 from twinloop.telemetry.tracing import Hop, traceparent_in

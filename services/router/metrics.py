@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.router.core.micro_batch import Decisions
 
-_LABELS = attrgetter("slot", "purpose", "domain")
+_WAY = attrgetter("way")
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SIZES = (1, 4, 16, 64, 256, 1000)
 
@@ -69,8 +69,10 @@ class RouterMetrics:
 
     def decided(self, decisions: Decisions) -> None:
         """Counts what one batch came to."""
-        stamps = [route.stamp for route in decisions.routes]
-        for labels, count in TallyOf(map(_LABELS, stamps)).items():
+        found: TallyOf[tuple[str, str, str]] = TallyOf()
+        for way, count in TallyOf(map(_WAY, decisions.routes)).items():
+            found[way.slot, way.purpose, way.domain] += count
+        for labels, count in found.items():
             self.routed.labels(*labels).inc(count)
         for refusal in decisions.refusals:
             self.refused.labels(refusal.kind).inc()

@@ -6,20 +6,27 @@ So an unusual spelling costs more time and never another verdict.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from schemas.queries import Query
-from services.router.core.query import ParsedQuery
+from services.router.core.query import ParsedQuery, are_well_named
 from services.router.header_shapes import HeaderShapes
 from twinloop.bus.records import Record
 from twinloop.codec import decode
 from twinloop.errors import InvalidEvent
+from twinloop.routing.stamp import OWN_PREFIX
 
 STAMP_ROOM = 1024
 """Bytes kept free in a record for the stamp's headers."""
 
 _TYPE = Query.type.encode()
+_OWN = OWN_PREFIX.encode()
 _decode = msgspec.json.Decoder(ParsedQuery).decode
+_pack = msgspec.msgpack.Encoder().encode
+_OF_TYPE = _pack(("ce_type", _TYPE))[1:]
+"""A header of the right type inside a packed run, without the byte that says how long a pair is."""
 
 
 class Intake(msgspec.Struct, frozen=True, gc=False):
@@ -35,11 +42,42 @@ class Intake(msgspec.Struct, frozen=True, gc=False):
 
 
 class Parser:
-    """Parses one record after the other; remembers what header names look like."""
+    """Parses records, alone or a micro-batch at a time; remembers what header names look like."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._shapes = HeaderShapes()
+
+    def parse_plain(self, records: Sequence[Record]) -> list[Intake] | None:
+        """What `parse` says of each, where all are ordinary queries; None where one is not, or may not be.
+
+        Ordinary: accepted by msgspec, well named, without a trace or headers of this system, and together so small
+        that none can be over the limit. What the batch has in common is asked once, in half the time.
+        """
+        try:
+            queries = [_decode(record.value) for record in records]  # type: ignore[arg-type]
+        except (TypeError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        # All headers as one run of bytes are searched faster than names are compared; a value that looks like such
+        # a name only costs the batch the slower way.
+        headers = _pack([record.headers for record in records])
+        if (
+            b"traceparent" in headers
+            or _OWN in headers
+            or headers.count(b"ce_type") != headers.count(_OF_TYPE)
+        ):
+            return None
+        size = (
+            len(headers)
+            + STAMP_ROOM
+            + sum([len(record.key or b"") + len(record.value or b"") for record in records])
+        )
+        if size > self._max_bytes or not are_well_named(queries):
+            return None
+        return [
+            Intake(record.partition, query, record, size, True)
+            for record, query in zip(records, queries, strict=True)
+        ]
 
     def parse(self, record: Record) -> Intake:
         """The query in a record.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +41,10 @@ class Stream(Protocol):
     def send_all(self, outgoing: Sequence[Outgoing]) -> None: ...
 
     def commit(self) -> None: ...
+
+    def begin_commit(self) -> None: ...
+
+    def end_commit(self) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -141,6 +146,7 @@ class RouterWorker:
         self._parts.sleep(max(0.0, self._next_batch_at - clock.monotonic()))
         records = self._poll(self._poll_wait())
         if not records:
+            self._end_commit()
             if not self._may_route(self._parts.reader.read(clock.monotonic())):
                 self._hold()
             self._commit_if_due()
@@ -171,12 +177,14 @@ class RouterWorker:
         parts, now_ms = self._parts, self._parts.clock.now_ms()
         start_us = parts.clock.now_us() if parts.tracer is not None else 0
         decisions = self._decided(batch, now_ms=now_ms, is_backlogged=is_backlogged)
+        random_bytes = parts.random(RANDOM_BYTES * len(decisions.routes))
+        emitted = parts.emitter.emit(decisions, batch, now_ms=now_ms, random_bytes=random_bytes)
+        # Kafka had the time of all the above to commit what was sent before.
+        self._end_commit()
         if self._dirty_since is None:
             self._dirty_since = parts.clock.monotonic()
         # First the memory, then the sending: an undo in between must find these ids to forget.
         early = parts.memory.add(decisions.ended, at_ms=now_ms)
-        random_bytes = parts.random(RANDOM_BYTES * len(decisions.routes))
-        emitted = parts.emitter.emit(decisions, batch, now_ms=now_ms, random_bytes=random_bytes)
         self._stream.send_all([*emitted, *letters])
         if parts.tracer is not None:
             end_us = parts.clock.now_us()
@@ -202,12 +210,14 @@ class RouterWorker:
         return decide(batch, situation)
 
     def _parsed(self, records: Sequence[Record]) -> tuple[list[Intake], list[Outgoing]]:
+        plain = self._parser.parse_plain(records)
+        if plain is not None:
+            return plain, []
         batch: list[Intake] = []
         letters: list[Outgoing] = []
-        parse = self._parser.parse
         for record in records:
             try:
-                batch.append(parse(record))
+                batch.append(self._parser.parse(record))
             except InvalidEvent as error:
                 _log.warning("dead letter", reason=str(error))
                 at_ms = self._parts.clock.now_ms()
@@ -255,8 +265,7 @@ class RouterWorker:
         _log.warning("holding", mode=self._parts.reader.mode)
         self._is_held = True
         self._parts.metrics.holding.set(1)
-        self._stream.abort()
-        self._forget_transaction()
+        self._undo()
         self._stream.pause()
 
     def _wait_for_state(self) -> None:
@@ -286,9 +295,17 @@ class RouterWorker:
         if self._dirty_since is None:
             return
         if self._parts.clock.monotonic() - self._dirty_since >= self._limits.commit_interval_s:
-            self._commit()
+            self._dirty_since = None
+            self._stream.begin_commit()
+
+    def _end_commit(self) -> None:
+        """Knows afterwards what became of the commit begun last."""
+        self._stream.end_commit()
+        if self._stream.commits != self._commits:
+            self._committed()
 
     def _commit(self) -> None:
+        self._end_commit()
         if self._dirty_since is not None:
             self._stream.commit()
             self._committed()
@@ -305,11 +322,14 @@ class RouterWorker:
     def _undone(self, error: Transient) -> None:
         _log.warning("undone", reason=str(error))
         self._parts.metrics.undone.inc()
-        self._stream.abort()
-        self._forget_transaction()
+        self._undo()
         self._parts.sleep(_UNDONE_PAUSE_S)
 
-    def _forget_transaction(self) -> None:
+    def _undo(self) -> None:
+        """Back to the last commit; one on its way still counts, and its ids stay remembered, if Kafka confirms it."""
+        with suppress(Transient):
+            self._end_commit()
+        self._stream.abort()
         self._dirty_since = None
         self._hops.clear()
         self._parts.memory.undo()

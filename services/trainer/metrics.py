@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _TRAINING_SECONDS = (1, 2, 5, 10, 20, 40, 60, 120, 300, 600, 1800)
 
 OUTCOMES = ("proposed", "failed")
-READ_TOPICS = ("feedback", "documents", "decisions", "commands")
+READ_TOPICS = ("feedback", "documents", "decisions", "commands", "changes")
 
 
 class TrainerMetrics:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.feedback import FeedbackStatus
+from schemas.changes import ChangeStatus
+from schemas.feedback import FeedbackStatus, QuarantinedFeedback
 from schemas.releases import ReleaseProposed
 from services.trainer.core.effects import Effect
 from twinloop.bus.dead_letter import dead_letter
@@ -20,16 +21,15 @@ class Publisher:
         self._source = source
 
     def effect(self, effect: Effect) -> Outgoing:
-        """A status or a quarantined feedback."""
-        is_status = isinstance(effect, FeedbackStatus)
+        """A status, a quarantined feedback or an audit entry."""
+        topic, key = _place_of(effect)
         value, headers = encode(effect, source=self._source, event_id=digest_of(effect)[:32], at_ms=effect.at)
         return Outgoing(
-            topic=self._topics.name("feedback.status" if is_status else "feedback.quarantine"),
-            key=(
-                effect.feedback_id if isinstance(effect, FeedbackStatus) else effect.feedback.query_id
-            ).encode(),
+            topic=self._topics.name(topic),
+            key=key.encode(),
             value=value,
             headers=headers,
+            partition=0 if topic in ("changes", "audit") else None,
         )
 
     def proposal(self, proposed: ReleaseProposed) -> Outgoing:
@@ -54,3 +54,14 @@ class Publisher:
             service="trainer",
             at_ms=record.timestamp_ms,
         )
+
+
+def _place_of(effect: Effect) -> tuple[str, str]:
+    """Topic and key."""
+    if isinstance(effect, FeedbackStatus):
+        return "feedback.status", effect.feedback_id
+    if isinstance(effect, QuarantinedFeedback):
+        return "feedback.quarantine", effect.feedback.query_id
+    if isinstance(effect, ChangeStatus):
+        return "changes", effect.change
+    return "audit", effect.actor

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from schemas.decisions import Decision
 from services.trainer.core.dataset import ROWS, blob_digests, stored_replay_rows
-from services.trainer.core.ledger_state import LedgerState
+from services.trainer.core.ledger_state import Change, LedgerState
 from services.trainer.core.lifecycle import Ledger
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.settings import TrainerSettings
 from services.trainer.training_run import Tools
 from twinloop.bus.reader import LogReader
+from twinloop.changes.change_log import ChangeLog, decode_change
 from twinloop.codec import decode
 from twinloop.errors import ArtifactError, InvalidEvent, SignatureError
 from twinloop.signing import verify_document
@@ -21,6 +22,7 @@ from twinloop.telemetry.logging import get_logger
 from twinloop.topics import TopicCatalogue
 
 _READ_TIMEOUT_S = 60.0
+_ALL = 10**9
 
 
 def rebuilt_state(
@@ -37,6 +39,7 @@ def rebuilt_state(
     for name in last.state.revoked:
         ledger.state.failed_releases.append(name)
         _remember_taught(ledger, name, reader, tools, into_buffer=False)
+    _remember_changes(ledger, settings, topics)
     get_logger("trainer").info("rebuilt", releases=len(lineage), seen=len(ledger.state.seen))
     return ledger.state
 
@@ -76,6 +79,36 @@ def _last_decision(settings: TrainerSettings, topics: TopicCatalogue, tools: Too
     finally:
         log.close()
     return last
+
+
+def _remember_changes(ledger: Ledger, settings: TrainerSettings, topics: TopicCatalogue) -> None:
+    """Changes that are over, so that their topic, read again, applies nothing twice.
+
+    Those that wait are examined again, and only signed reviews approve them again: a status is no proof. One whose
+    release was being judged counts as ended, unless that release comes to serve.
+    """
+    log = ChangeLog(keep=_ALL)
+    with LogReader(settings.kafka, topics=[topics.name("changes")]) as reader:
+        for record in reader.read_to_end(_READ_TIMEOUT_S):
+            try:
+                log.take(decode_change(record))
+            except InvalidEvent:
+                continue  # the stream reads the same record again and dead-letters it
+    for known in reversed(log.newest_first()):
+        status = known.status
+        if status is None or status.stage in ("open", "approved"):
+            continue
+        review = next((each for each in known.reviews if each.reviewer == status.approved_by), None)
+        ledger.state.changes[known.proposal.id] = Change(
+            proposal=known.proposal,
+            automatic=status.automatic,
+            noted_at=status.at,
+            stage="ended" if status.stage == "candidate" else status.stage,
+            documents=status.documents,
+            report=status.report,
+            review=review,
+            release=status.release,
+        )
 
 
 def _remember_taught(

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from services.trainer.core.changes import ChangeLimits
 from services.trainer.core.cleaning import Action, CleaningPolicy
 from services.trainer.core.evidence import EvidencePolicy
 from services.trainer.core.lifecycle import LifecyclePolicy
@@ -14,6 +15,7 @@ from services.trainer.core.near_duplicates import NearDuplicatePolicy
 from services.trainer.core.replay_buffer import ReplayPolicy
 from services.trainer.core.selection import SelectionPolicy
 from services.trainer.core.training_schedule import SchedulePolicy
+from twinloop.changes.allowed_paths import AllowedPath, ChangePolicy
 from twinloop.settings_loader import ServiceSettings
 
 
@@ -183,6 +185,33 @@ class BootstrapSettings(_Section):
     """Put the foundation's files into the store; set it to false for large models that every host has anyway."""
 
 
+class ChangeSettings(_Section):
+    """What people and programs may propose to change of router rules and prompt."""
+
+    allowed: tuple[AllowedPath, ...] = ()
+    """The paths that may change, each with its bounds; without any, every proposal is refused."""
+    max_differences: int = Field(default=100, ge=1)
+    """Values one proposal of a person may change."""
+    max_differences_of_programs: int = Field(default=20, ge=1)
+    """Values one proposal of a program may change."""
+    max_open: int = Field(default=50, ge=1)
+    """Changes that may wait at once for another person or for their release."""
+    replay_queries: int = Field(default=2000, ge=0, le=100_000)
+    """How many of the newest recorded queries a change is replayed over."""
+    probes_file: Path | None = Path("configs/qa/probes.jsonl")
+    """The gatekeeper's probes, of which questions and domains are read; null leaves them out of the report."""
+
+    def policy(self) -> ChangePolicy:
+        return ChangePolicy(
+            allowed=self.allowed,
+            max_differences=self.max_differences,
+            max_differences_of_programs=self.max_differences_of_programs,
+        )
+
+    def limits(self) -> ChangeLimits:
+        return ChangeLimits(max_open=self.max_open)
+
+
 class TrainerSection(_Section):
     """Everything only the trainer knows."""
 
@@ -228,6 +257,8 @@ class TrainerSection(_Section):
     """The child process that trains."""
     evidence: EvidenceSettings = EvidenceSettings()
     """What counts as a failed training."""
+    changes: ChangeSettings = ChangeSettings()
+    """What may be proposed to change of router rules and prompt."""
 
     def schedule_policy(self) -> SchedulePolicy:
         names = SchedulePolicy.__dataclass_fields__

@@ -73,13 +73,17 @@ class TrainingRun:
         parent = self._reader.release(self._run.parent)
         if self._run.composes is not None:
             parts = self._spared(self._run.composes)
+        elif self._run.change is not None:
+            parts = _Parts(adapters={}, indexes={}, metrics={}, fisher={})
         else:
             parts = self._made(parent.release, fisher_of(parent.evidence), cancel)
+        changed = {} if self._run.change is None else self._run.change.documents.model_dump()
         release = parent.release.model_copy(
             update={
                 "adapters": {**parent.release.adapters, **parts.adapters},
                 "indexes": {**parent.release.indexes, **parts.indexes},
                 "parent": self._run.parent,
+                **changed,
             }
         )
         name = self._publish(release, parent.release, fisher_of(parent.evidence), parts)

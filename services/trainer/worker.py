@@ -14,6 +14,7 @@ from schemas.event import DOMAINS
 from schemas.feedback import FeedbackStatus
 from schemas.releases import ReleaseProposed
 from services.trainer.background_run import BackgroundRun
+from services.trainer.change_desk import ChangeDesk
 from services.trainer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from services.trainer.child_process import Cancelled
 from services.trainer.core.effects import Effect
@@ -25,6 +26,7 @@ from services.trainer.learning_job import TrainingFailed
 from services.trainer.metrics import TrainerMetrics
 from services.trainer.publisher import Publisher
 from services.trainer.rebuild import is_same_life, rebuilt_state
+from services.trainer.recorded_queries import newest_queries, probe_questions
 from services.trainer.release_reader import ReleaseReader
 from services.trainer.screening import Screen
 from services.trainer.settings import TrainerSettings
@@ -44,7 +46,7 @@ from twinloop.telemetry.logging import get_logger
 from twinloop.topics import TopicCatalogue
 
 GROUP = "trainer"
-TOPICS = ("feedback", "documents", "decisions", "commands")
+TOPICS = ("feedback", "documents", "decisions", "commands", "changes")
 _MAX_RECORDS = 500
 _RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
@@ -146,6 +148,18 @@ class Session:
             classifiers=tools.classifiers,
             topics=TopicNames(parts.topics.name("feedback"), parts.topics.name("documents")),
         )
+        self._changes = ChangeDesk(
+            self._ledger.state,
+            settings=settings.trainer.changes,
+            store=tools.store,
+            ring=tools.ring,
+            reader=self._reader,
+            queries=lambda: newest_queries(
+                settings.kafka, parts.topics, settings.trainer.changes.replay_queries
+            ),
+            probes=probe_questions(settings.trainer.changes.probes_file),
+            seed=settings.trainer.seed,
+        )
         self._publisher = Publisher(parts.topics, source=f"trainer-{settings.instance}")
         self._policy = settings.trainer.schedule_policy()
         self._is_changed = False
@@ -180,7 +194,10 @@ class Session:
         self._offsets.update((record.source, record.offset + 1) for record in records)
         self._is_changed = self._is_changed or bool(records)
         self._finish_run()
-        self._tell(self._ledger.expire_candidates(self._parts.clock.now_ms()))
+        now = self._parts.clock.now_ms()
+        self._tell(self._ledger.expire_candidates(now))
+        self._tell(self._changes.follow(None, now))
+        self._tell(self._changes.examine(now))
         self._start_run()
         self._keep_warm()
         self._keep_memory_bounded()
@@ -201,7 +218,12 @@ class Session:
             elif topic == "documents":
                 self._intake.take_document(record)
             elif topic == "decisions":
+                before = self._ledger.state.active
                 self._tell(self._intake.take_decision(record))
+                if self._ledger.state.active is not before:
+                    self._tell(self._changes.follow(before, record.timestamp_ms))
+            elif topic == "changes":
+                self._tell(self._changes.take(record))
             else:
                 done = self._intake.take_command(record)
                 if done is not None:
@@ -245,6 +267,8 @@ class Session:
         if self._slot.run is not None:
             return
         if self._ledger.state.run is None:
+            self._apply_change()
+        if self._ledger.state.run is None:
             self._cut()
         run = self._ledger.state.run
         if run is not None:
@@ -254,6 +278,14 @@ class Session:
             )
             self._slot.run = BackgroundRun(self._parts.tools, run)
             self._parts.metrics.is_training(True)
+
+    def _apply_change(self) -> None:
+        """An approved change comes before the next training: a person waits for it."""
+        run, told = self._changes.next_run(self._parts.clock.now_ms())
+        self._tell(told)
+        if run is not None:
+            self._is_changed = True
+            self._ledger.begin_run(run)
 
     def _keep_warm(self) -> None:
         job = self._parts.settings.trainer.job
@@ -315,6 +347,7 @@ class Session:
             # Nobody's rows are to blame for a damaged store: they wait until it is mended.
             self._log.error("training_blocked", run=run.run_id, reason=str(error))
             self._tell(self._ledger.cancel_run(now))
+            self._tell(self._changes.fail(run, f"its release could not be composed: {error}", now))
             for domain in run.domains:
                 self._ledger.postpone(domain, now + 60_000)
             return
@@ -323,7 +356,10 @@ class Session:
         self._propose(proposed)
 
     def _propose(self, proposed: ReleaseProposed) -> None:
+        run = self._ledger.state.run
         self._tell(self._ledger.finish_run(proposed.release_id, proposed.proposed_at))
+        if run is not None:
+            self._tell(self._changes.propose_release(run, proposed.release_id, proposed.proposed_at))
         if self._ledger.is_candidate(proposed.release_id):
             self._stream.send(self._publisher.proposal(proposed))
 

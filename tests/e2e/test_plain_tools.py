@@ -1,4 +1,4 @@
-"""What runs here is open: Kafka's own tools read and ask, peft and faiss alone read a release."""
+"""What runs here is open: Kafka's own tools and Java client ask and read, peft and faiss alone read a release."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from schemas.answers import Answer
 from twinloop.bus.reader import LogReader
 from twinloop.client.client import Client
 from twinloop.codec import decode
-from twinloop.kafka_jars.jars import fetch_tools
+from twinloop.kafka_jars.jars import fetch, fetch_tools
 from twinloop.stack.installation import Installation
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 QUESTION = "What does the starter collection say about this?"
 WITHOUT_US = "import sys; sys.modules['twinloop'] = sys.modules['services'] = sys.modules['schemas'] = None\n"
@@ -101,6 +101,28 @@ def test_a_query_typed_into_the_console_producer_is_answered(on_real_kafka: Inst
     assert set(ids) <= set(found)
     assert [found[each].error for each in ids] == [None, None, None]
     assert {found[each].release for each in ids} == {on_real_kafka.bootstrap_release}
+
+
+def test_a_java_program_written_from_the_asyncapi_document_asks(on_real_kafka: Installation) -> None:
+    """`examples/java/Ask.java` with Kafka's own client: nothing of this project is on its class path."""
+    jars = fetch()
+    modules = subprocess.run([jars.java, "--list-modules"], capture_output=True, text=True, check=True).stdout
+    if "jdk.compiler" not in modules:
+        pytest.skip(f"{jars.java} is a runtime without a compiler: it cannot run a single source file")
+    asked = [jars.java, "-Xmx256m", "-cp", jars.classpath, "examples/java/Ask.java"]
+    ended = subprocess.run(
+        [*asked, on_real_kafka.kafka.bootstrap_servers, "What is the enforcing court of statute Markemfan?"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    answer, produced_by = ended.stdout.splitlines()[-2:]
+    assert answer.endswith("[law-9743]")
+    slot, release = produced_by.split()
+    assert slot in ("blue", "green")
+    assert release == on_real_kafka.bootstrap_release
 
 
 def test_the_console_consumer_reads_every_topic(on_real_kafka: Installation) -> None:

@@ -25,7 +25,7 @@ def test_the_decisions_are_those_of_one_good_candidate(report: dict[str, object]
     decisions = report["decisions"]
     assert isinstance(decisions, list)
     kinds = [each["kind"] for each in decisions if each["kind"] not in ("ramp", "bake_end")]
-    assert kinds == ["genesis", "stage", "mirror", "canary", "promote", "rollback"]
+    assert kinds == ["genesis", "stage", "canary", "promote", "rollback"]
     assert [each["epoch"] for each in decisions] == list(range(1, len(decisions) + 1))
 
 

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
@@ -132,6 +133,15 @@ def test_every_gate_names_a_module_and_a_test() -> None:
     for gate in rows("Operational gates"):
         assert len(gate) == 4
         assert all("[" in cell for cell in gate[2:]), gate[0]
+
+
+def test_the_readme_shows_the_gates_whole_and_as_shipped() -> None:
+    block = re.search(
+        r"```yaml\n(policy:\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert block is not None
+    shipped = yaml.safe_load((ROOT / "configs/gatekeeper.yaml").read_text(encoding="utf-8"))["gatekeeper"]
+    assert yaml.safe_load(block[1])["policy"] == shipped["policy"]
 
 
 def test_the_index_of_decisions_names_every_page_by_its_title() -> None:

@@ -6,12 +6,18 @@ import time
 from collections.abc import Iterable, Sequence
 
 from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as _Partition
+from confluent_kafka._model import IsolationLevel
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from twinloop.bus.client_log import CLIENT_LOG
 from twinloop.bus.errors_map import kafka_error, kafka_errors
+from twinloop.bus.records import TopicPartition
 from twinloop.bus.settings import KafkaSettings
 from twinloop.bus.topic_spec import TopicSpec
 from twinloop.errors import ConfigError, Transient
@@ -64,7 +70,7 @@ class KafkaAdmin:
         """
         counts = self.partition_counts()
         missing = [spec for spec in specs if spec.name not in counts]
-        if missing and self._is_mock_cluster():
+        if missing and self.is_mock_cluster():
             # It has no CreateTopics: asking for a topic by name makes it.
             for spec in missing:
                 self._touch(spec.name)
@@ -84,6 +90,36 @@ class KafkaAdmin:
         for name, future in self._client.delete_topics(list(names)).items():
             with kafka_errors(f"deleting topic {name}"):
                 future.result(self._settings.request_timeout_s)
+
+    def end_of(self, source: TopicPartition) -> int:
+        """The offset after the last record or marker written, asked from the broker now; raises Transient."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        with kafka_errors(f"asking the end of {source.topic}[{source.partition}]"):
+            asked = self._client.list_offsets(
+                {_Partition(*source): latest}, isolation_level=IsolationLevel.READ_UNCOMMITTED
+            )
+            return next(
+                int(future.result(self._settings.request_timeout_s).offset) for future in asked.values()
+            )
+
+    def delete_before(self, source: TopicPartition, offset: int) -> None:
+        """Let a partition begin at `offset`; raises Transient where Kafka is silent, ConfigError where it refuses."""
+        until = _Partition(source.topic, source.partition, offset)
+        with kafka_errors(f"deleting {source.topic}[{source.partition}] before offset {offset}"):
+            for future in self._client.delete_records([until]).values():
+                future.result(self._settings.request_timeout_s)
+
+    def set_topic_config(self, topic: str, name: str, value: str) -> None:
+        """Set one broker-side property of a topic; raises Transient where Kafka does not answer, ConfigError."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        with kafka_errors(f"setting {name} of topic {topic}"):
+            for future in self._client.incremental_alter_configs([resource]).values():
+                future.result(self._settings.request_timeout_s)
+
+    def is_mock_cluster(self) -> bool:
+        """Whether this is librdkafka's in-memory cluster; raises Transient where it does not answer."""
+        return is_mock_cluster(self._metadata(self._settings.request_timeout_s).cluster_id)
 
     def _create(self, specs: Sequence[TopicSpec], *, replication_factor: int) -> None:
         new = [
@@ -122,9 +158,6 @@ class KafkaAdmin:
             if time.monotonic() > deadline:
                 raise Transient(f"topics without a leader after {timeout_s:g} s: {', '.join(late)}")
             time.sleep(_PAUSE_S)
-
-    def _is_mock_cluster(self) -> bool:
-        return is_mock_cluster(self._metadata(self._settings.request_timeout_s).cluster_id)
 
     def _metadata(self, timeout_s: float) -> ClusterMetadata:
         with kafka_errors(f"asking {self._settings.bootstrap_servers} for its topics"):

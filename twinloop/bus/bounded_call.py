@@ -11,41 +11,56 @@ import threading
 from collections.abc import Callable
 
 
-class BoundedCaller:
-    """Runs calls, one at a time, on a daemon thread; a call that does not return is left behind with its thread."""
+class StartedCall:
+    """A call on its way."""
 
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[_Call] | None = None
-
-    def run(self, function: Callable[[], None], timeout_s: float) -> None:
-        """Returns or raises as `function` does; raises TimeoutError where it takes longer than `timeout_s`."""
-        if self._calls is None:
-            self._calls = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(self._calls,), name="bounded-calls", daemon=True).start()
-        call = _Call(function)
-        self._calls.put(call)
-        if not call.is_done.wait(timeout_s):
-            # Whenever that call returns, its thread ends; the next call gets a new one.
-            self.close()
-            raise TimeoutError
-        if call.error is not None:
-            raise call.error
-
-    def close(self) -> None:
-        """Ends the thread once it is free."""
-        if self._calls is not None:
-            self._calls.put(_Call(None))
-            self._calls = None
-
-
-class _Call:
     def __init__(self, function: Callable[[], None] | None) -> None:
         self.function = function
         self.is_done = threading.Event()
         self.error: BaseException | None = None
 
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Waits for it; returns or raises as the function does, TimeoutError where it takes longer."""
+        if not self.is_done.wait(timeout_s):
+            raise TimeoutError
+        if self.error is not None:
+            raise self.error
 
-def _serve(calls: queue.SimpleQueue[_Call]) -> None:
+
+class BoundedCaller:
+    """Runs calls, one at a time, on a daemon thread; a call that does not return is left behind with its thread."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[StartedCall] | None = None
+
+    def start(self, function: Callable[[], None]) -> StartedCall:
+        """Hands the function to the thread."""
+        if self._calls is None:
+            self._calls = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(self._calls,), name="bounded-calls", daemon=True).start()
+        call = StartedCall(function)
+        self._calls.put(call)
+        return call
+
+    def run(self, function: Callable[[], None], timeout_s: float) -> None:
+        """Returns or raises as `function` does; raises TimeoutError where it takes longer than `timeout_s`."""
+        call = self.start(function)
+        try:
+            call.finish(timeout_s)
+        except TimeoutError:
+            # Whenever that call returns, its thread ends; the next call gets a new one.
+            if not call.is_done.is_set():
+                self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the thread once it is free."""
+        if self._calls is not None:
+            self._calls.put(StartedCall(None))
+            self._calls = None
+
+
+def _serve(calls: queue.SimpleQueue[StartedCall]) -> None:
     while True:
         call = calls.get()
         if call.function is None:

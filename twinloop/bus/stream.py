@@ -4,6 +4,7 @@ The contract (measured under kill -9 and rebalances, see the integration tests):
 - Rebalance callbacks fire only inside `poll()` and `close()`. Call `send()` for every record of a `poll()` before
   the next `poll()`, or give a `before_revoke` hook that finishes the work or names the offsets that are finished.
 - On revoke the open transaction is committed before the partitions are given up; on loss it is aborted.
+- `begin_commit()` lets the next records be polled and decided while Kafka commits; `end_commit()` says how that went.
 - `Transient` from any method means: everything since the last commit is undone and its records come again.
 - `Fenced` means: another process owns this identity, or this client is broken for good. Stop the process.
 - One thread only.
@@ -12,12 +13,15 @@ The contract (measured under kill -9 and rebalances, see the integration tests):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as _Partition
 
 from twinloop.bus.admin import is_mock_cluster
+from twinloop.bus.bounded_call import BoundedCaller, StartedCall
 from twinloop.bus.client_log import CLIENT_LOG
 from twinloop.bus.errors_map import as_twinloop_error, kafka_errors
 from twinloop.bus.message_records import to_records
@@ -33,6 +37,13 @@ Revoked = Callable[[Sequence[TopicPartition]], None]
 BeforeRevoke = Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int] | None]
 
 _LAST_POLLS = 3
+
+
+class _Commit(NamedTuple):
+    """What one transaction's end covers: the next offset to read by partition, as we and as librdkafka name it."""
+
+    offsets: Mapping[TopicPartition, int]
+    positions: list[_Partition]
 
 
 class TransactionalStream:
@@ -75,6 +86,8 @@ class TransactionalStream:
         self._undone: TwinLoopError | None = None
         self._commits = 0
         self._is_closed = False
+        self._committer = BoundedCaller()
+        self._under_way: tuple[_Commit, StartedCall] | None = None
         self._producer = TransactionalProducer(settings, self._transactional_id)
         self._is_mock = is_mock_cluster(self._producer.cluster_id())
         with kafka_errors(f"joining {self._name} on {settings.bootstrap_servers}"):
@@ -114,6 +127,7 @@ class TransactionalStream:
         Raises InvalidEvent for a record over the size limit (nothing is sent), Transient, Fenced.
         """
         refuse_oversize(outgoing, self._settings.max_message_bytes)
+        self.end_commit()
         try:
             self._producer.send(outgoing)
         except Transient:
@@ -125,6 +139,7 @@ class TransactionalStream:
 
         Raises InvalidEvent for the first over the size limit (those before it are added), Transient, Fenced.
         """
+        self.end_commit()
         try:
             self._producer.send_all(outgoing)
         except Transient:
@@ -143,30 +158,41 @@ class TransactionalStream:
         and come again after an abort or a restart. `metadata` is stored beside a committed offset.
         Raises Transient after undoing everything since the last commit, Fenced.
         """
-        committing = self._ledger.uncommitted() if offsets is None else dict(offsets)
-        if not committing and not self._producer.in_transaction:
-            return
-        notes = metadata or {}
-        positions = [
-            _Partition(source.topic, source.partition, offset, notes.get(source, ""))
-            for source, offset in committing.items()
-        ]
-        try:
-            self._producer.commit(positions, self._consumer.consumer_group_metadata())
-        except CommitUnknown as unknown:
-            self._settle(committing, unknown)
-        except Transient:
-            self._rewind()
-            raise
-        if self._is_mock and positions:
-            # The mock cluster takes offsets in a transaction and forgets them.
-            with kafka_errors(f"committing offsets as {self._name}"):
-                self._consumer.commit(offsets=positions, asynchronous=False)
-        self._ledger.committed(committing)
-        self._commits += 1
+        self.end_commit()
+        due = self._due(offsets, metadata or {})
+        if due is not None:
+            group = self._consumer.consumer_group_metadata()
+            self._conclude(due, lambda: self._producer.commit(due.positions, group))
+
+    def begin_commit(self) -> None:
+        """Starts to commit everything sent and polled so far, and does not wait for Kafka.
+
+        Until `end_commit()` only `poll()` goes on; what it hands out belongs to the next transaction. Every other
+        method ends the commit first. Raises what `end_commit()` of a commit before raises.
+        """
+        self.end_commit()
+        due = self._due(None, {})
+        if due is not None:
+            group = self._consumer.consumer_group_metadata()
+            call = self._committer.start(lambda: self._producer.commit(due.positions, group))
+            self._under_way = due, call
+
+    def end_commit(self) -> None:
+        """Waits for the commit begun before, if there is one; raises as `commit()` does.
+
+        A `Transient` has undone everything since the last commit that succeeded, records polled meanwhile included.
+        """
+        if self._under_way is not None:
+            (due, call), self._under_way = self._under_way, None
+            self._conclude(due, call.finish)
 
     def abort(self) -> None:
-        """Undoes everything since the last commit; its records come again from `poll()`."""
+        """Undoes everything since the last commit; its records come again from `poll()`.
+
+        A commit that was begun comes first: it counts where Kafka confirms it, and is undone with the rest where not.
+        """
+        with suppress(Transient):
+            self.end_commit()
         self._producer.abort()
         self._rewind()
 
@@ -219,8 +245,11 @@ class TransactionalStream:
             return
         self._is_closed = True
         try:
+            with suppress(TwinLoopError):
+                self.end_commit()
             self._producer.close()
         finally:
+            self._committer.close()
             self._leave()
 
     def __enter__(self) -> TransactionalStream:
@@ -262,6 +291,35 @@ class TransactionalStream:
         found = as_twinloop_error(error, doing=f"polling as {self._name}")
         if isinstance(found, Fenced | ConfigError):
             raise found
+
+    def _due(
+        self, offsets: Mapping[TopicPartition, int] | None, notes: Mapping[TopicPartition, str]
+    ) -> _Commit | None:
+        """What a commit now would cover; None where there is nothing to commit."""
+        committing = self._ledger.uncommitted() if offsets is None else dict(offsets)
+        if not committing and not self._producer.in_transaction:
+            return None
+        positions = [
+            _Partition(source.topic, source.partition, offset, notes.get(source, ""))
+            for source, offset in committing.items()
+        ]
+        return _Commit(committing, positions)
+
+    def _conclude(self, due: _Commit, finish: Callable[[], None]) -> None:
+        """Notes a commit that `finish` carries out or waits for."""
+        try:
+            finish()
+        except CommitUnknown as unknown:
+            self._settle(due.offsets, unknown)
+        except Transient:
+            self._rewind()
+            raise
+        if self._is_mock and due.positions:
+            # The mock cluster takes offsets in a transaction and forgets them.
+            with kafka_errors(f"committing offsets as {self._name}"):
+                self._consumer.commit(offsets=due.positions, asynchronous=False)
+        self._ledger.committed(due.offsets)
+        self._commits += 1
 
     def _settle(self, committing: Mapping[TopicPartition, int], unknown: CommitUnknown) -> None:
         """Returns if the unconfirmed commit happened; raises Transient if not, Fenced where nobody says."""
@@ -315,6 +373,7 @@ class TransactionalStream:
     def _revoked(self, _consumer: Consumer, partitions: list[_Partition]) -> None:
         leaving = [TopicPartition(entry.topic, entry.partition) for entry in partitions]
         try:
+            self.end_commit()
             if not self._is_closed and self._has_uncommitted:
                 self._commit_before_revoke(leaving)
         except TwinLoopError as error:
@@ -331,6 +390,7 @@ class TransactionalStream:
     def _lost(self, _consumer: Consumer, partitions: list[_Partition]) -> None:
         leaving = [TopicPartition(entry.topic, entry.partition) for entry in partitions]
         try:
+            self.end_commit()
             if not self._is_closed and self._has_uncommitted:
                 self._undone = Transient(
                     f"{self._name} lost {len(leaving)} partitions (silent too long, or thrown out); "

@@ -64,6 +64,12 @@ class TransactionalProducer:
             self._begin()
         produce_all(self._producer, outgoing, limit=self._settings.max_message_bytes)
 
+    def flush(self, timeout_s: float) -> None:
+        """Waits until what was sent is in the log, where an abort leaves it unseen; raises Transient."""
+        left = self._producer.flush(timeout_s)
+        if left:
+            raise Transient(f"writing as {self._id}: {left} records not acknowledged within {timeout_s:g} s")
+
     def commit(self, positions: list[TopicPartition], group: Any) -> None:
         """Commits what was sent and `positions` (a list of next offsets) of the consumer group `group`.
 

@@ -6,9 +6,11 @@ import typer
 
 from twinloop.cli import (
     ab_commands,
+    backup_commands,
     data_commands,
     installation_commands,
     operation_commands,
+    pr_commands,
     question_commands,
     replay_commands,
     token_commands,
@@ -28,7 +30,9 @@ def build_app() -> typer.Typer:
     question_commands.register(app)
     operation_commands.register(app)
     ab_commands.register(app)
+    pr_commands.register(app)
     data_commands.register(app)
+    backup_commands.register(app)
     replay_commands.register(app)
     token_commands.register(app)
     return app

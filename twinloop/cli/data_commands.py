@@ -63,12 +63,15 @@ def import_data(
 
 
 def _publish(found: Imported, connection: Connection, now_ms: int) -> None:
+    from rich.console import Console
     from rich.progress import track
 
     from twinloop.client import Client
 
+    progress = Console(stderr=True)
+
     with Client(connection.settings.kafka, connection.topics, name="import") as client:
-        for document in track(found.documents, description="publishing", transient=True):
+        for document in track(found.documents, description="publishing", transient=True, console=progress):
             client.change(change_of(document, changed_at=now_ms))
         client.flush(60)
 

@@ -10,6 +10,6 @@ FAILED: Final = 1
 CONFIG: Final = 2
 """Settings, arguments or files cannot be used; nothing was done."""
 UNREACHABLE: Final = 3
-"""Kafka or Redis did not answer in time; it may be tried again."""
+"""Kafka or Redis did not answer in time, or a disk was full; it may be tried again."""
 REFUSED: Final = 4
 """The gatekeeper refused the order."""

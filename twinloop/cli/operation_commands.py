@@ -15,7 +15,7 @@ from twinloop.bus.records import Record
 from twinloop.cli.connection import ConfigOption, Connection, HomeOption, JsonOption
 from twinloop.cli.exit_status import FAILED
 from twinloop.cli.orders import give_order, make_order
-from twinloop.cli.output import print_json, print_table, say, short
+from twinloop.cli.output import print_json, print_table, say, short, warn
 from twinloop.codec import decode
 from twinloop.errors import ConfigError, SignatureError, Transient
 from twinloop.routing.redis_store import RedisRoutingStore
@@ -102,7 +102,7 @@ def history(home: HomeOption = None, config: ConfigOption = None, as_json: JsonO
             served = f"{state.active} serves {short(state.active_release)}"
             by = f"{state.changed_by}, as ordered" if "command" in decision.evidence else state.changed_by
             say(f"{_time(decision.decided_at)}  epoch {decision.epoch:<4} {served}  by {by}")
-            say(f"    {decision.line}")
+            say(f"    {decision.line}", about=decision.kind)
 
 
 def releases(home: HomeOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -310,7 +310,7 @@ def _by_hand(
     try:
         publish_kept(connection)
     except Transient:
-        say(f"Kafka is silent: the reason is kept in {connection.home.root / 'break-glass.jsonl'}")
+        warn(f"Kafka is silent: the reason is kept in {connection.home.root / 'break-glass.jsonl'}")
 
 
 def _switch(
@@ -399,7 +399,7 @@ def _show_logged(record: Record, *, as_json: bool) -> None:
     if as_json:
         print_json(event.model_dump(mode="json"))
     elif isinstance(event, Decision):
-        say(f"{_time(event.decided_at)}  DECISION epoch {event.epoch}: {event.line}")
+        say(f"{_time(event.decided_at)}  DECISION epoch {event.epoch}: {event.line}", about=event.kind)
     else:
         needed = f"  (needs {event.needed})" if event.needed else ""
         say(f"{_time(event.at)}  {event.phase}: {event.line}{needed}")

@@ -8,6 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    **dict.fromkeys(("promote", "bake_end", "ok", "yes"), "green"),
+    **dict.fromkeys(("reject", "abort", "rollback", "restore", "adopt", "bad", "NO"), "bold red"),
+    **dict.fromkeys(("canary", "ramp", "pause", "warning"), "yellow"),
+}
+"""Colours on a terminal, by kind of decision, finding of `doctor`, and readiness."""
 
 
 def print_json(value: object) -> None:
@@ -26,14 +34,23 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text(str(value), style=STYLES.get(str(value), "")) for value in row.values()))
     console.print(table)
 
 
-def say(line: str) -> None:
-    """One line for people, flushed."""
-    sys.stdout.write(line + "\n")
+def say(line: str, *, about: str = "") -> None:
+    """One line for people, flushed; on a terminal in the colour of what it is about."""
+    if about in STYLES and sys.stdout.isatty():
+        Console().print(Text(line, style=STYLES[about]), soft_wrap=True)
+    else:
+        sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def warn(line: str) -> None:
+    """One line beside the result, on standard error, so that what programs read stays whole."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def short(digest: str | None) -> str:

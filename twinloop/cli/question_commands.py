@@ -114,7 +114,10 @@ def feedback(
     with Client(connection.settings.kafka, connection.topics, name="cli") as client:
         status = client.feedback_status(feedback_id)
     if status is None:
-        say(f"feedback {feedback_id}: no status yet")
+        if as_json:
+            print_json({"feedback_id": feedback_id, "status": None})
+        else:
+            say(f"feedback {feedback_id}: no status yet")
         raise typer.Exit(FAILED)
     if as_json:
         print_json(status.model_dump(mode="json"))

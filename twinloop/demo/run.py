@@ -40,7 +40,6 @@ Say = Callable[[str], None]
 
 SEED = 42
 POLICY_OVERRIDES: dict[str, Any] = {
-    "mirror.min_s": 3.0,
     "canary.warmup_s": 10.0,
     "ramp.basis_points": [1000],
     "ramp.min_step_s": 5.0,

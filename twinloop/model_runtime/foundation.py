@@ -94,7 +94,7 @@ def pin_torch(threads: int = 1, *, device: str = "cpu") -> None:
     # Some CUDA kernels (cumsum among them) have no deterministic form: there it warns, on a CPU it is a guard.
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     # Nothing here reads memory before writing it; filling every new tensor costs a small model some 5 % of its time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
 

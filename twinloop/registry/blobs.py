@@ -14,7 +14,8 @@ from twinloop.registry.digests import checked_digest, is_digest, sha256_of_file
 from twinloop.registry.objects import Objects, open_objects
 from twinloop.registry.store_settings import StoreSettings
 
-_BLOBS = "blobs/sha256"
+BLOBS = "blobs/sha256"
+"""Folder of the blobs in every store; a file store can be read without this class."""
 _DOCUMENT_NAME = re.compile(r"(?!blobs/)[a-z]{1,32}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -158,6 +159,15 @@ class BlobStore:
         )
         return [name for name in names if is_digest(name)]
 
+    def list_blobs(self) -> list[str]:
+        """Digests of all blobs in the store, sorted."""
+        names = (key.removeprefix(f"{BLOBS}/") for key in self._objects.keys(BLOBS))
+        return [name for name in names if is_digest(name)]
+
+    def list_documents(self) -> list[str]:
+        """Names of all named documents in the store, sorted."""
+        return [key for key in self._objects.keys("") if _DOCUMENT_NAME.fullmatch(key) is not None]
+
     def _missing(self, digest: str) -> ArtifactError:
         return ArtifactError(
             f"{self.url}: blob {digest} is missing; restore it from a copy of the store, or publish it again"
@@ -182,7 +192,7 @@ def open_store(settings: StoreSettings) -> BlobStore:
 
 
 def _key(digest: str) -> str:
-    return f"{_BLOBS}/{digest}"
+    return f"{BLOBS}/{digest}"
 
 
 def _document_key(name: str) -> str:

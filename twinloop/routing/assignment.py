@@ -6,6 +6,7 @@ producer cannot aim for a bucket while the salt is unknown to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -58,7 +59,7 @@ def assign(state: RoutingState, subject: str, *, opt_out: bool = False) -> Assig
 
 
 class Assigner:
-    """`assign` for many subjects under one state, in half its time: what their hashes share is computed once."""
+    """`assign` for the subjects of a batch, in half its time: what their hashes share is computed once."""
 
     def __init__(self, state: RoutingState) -> None:
         canary, incarnation = state.canary, state.incarnation
@@ -66,23 +67,22 @@ class Assigner:
         self._bucket_hash = blake2b(f"{salt}:".encode(), digest_size=8)
         self._unit_hash = blake2b(digest_size=8, key=incarnation.encode())
         self._below = 0 if canary is None else canary.basis_points
-        self._shadow = state.active if canary is None else canary.slot
-        self._active, self._epoch, self._releases = state.active, state.epoch, state.releases
 
-    def assign(self, subject: str, *, opt_out: bool = False) -> Assignment:
-        """What `assign(state, subject, opt_out=opt_out)` returns."""
-        spelled = subject.encode()
-        hashed = self._bucket_hash.copy()
-        hashed.update(spelled)
-        bucket = int.from_bytes(hashed.digest(), "big") % BUCKETS
-        hashed = self._unit_hash.copy()
-        hashed.update(spelled)
-        unit = hashed.hexdigest()
-        if bucket < self._below and not opt_out:
-            slot = self._shadow
-            return Assignment(slot, "shadow", self._releases[slot], self._epoch, bucket, unit)
-        slot = self._active
-        return Assignment(slot, "active", self._releases[slot], self._epoch, bucket, unit)
+    def arm(self, bucket: int, *, opt_out: bool) -> Arm:
+        """Who answers a subject of this bucket."""
+        return "shadow" if bucket < self._below and not opt_out else "active"
+
+    def places(self, subjects: Iterable[str]) -> list[tuple[int, str]]:
+        """Bucket and unit of each subject."""
+        bucket_hash, unit_hash = self._bucket_hash.copy, self._unit_hash.copy
+        found = []
+        for subject in subjects:
+            spelled = subject.encode()
+            bucket, unit = bucket_hash(), unit_hash()
+            bucket.update(spelled)
+            unit.update(spelled)
+            found.append((int.from_bytes(bucket.digest(), "big") % BUCKETS, unit.hexdigest()))
+        return found
 
 
 def mirrored(state: RoutingState, subject: str) -> Slot | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ class Installation:
 
     def start(self) -> Installation:
         """Bring everything up and wait until it serves; on any failure everything is taken down again."""
+        self._refuse_running()
         try:
             self._prepare()
             self._start_services()
@@ -122,6 +124,16 @@ class Installation:
             self._backend.stop()
         self.plan.home.run_file.unlink(missing_ok=True)
 
+    @contextmanager
+    def servers_alone(self) -> Iterator[Installation]:
+        """Kafka, Redis and the profile without topics, keys and services, for as long as the block runs."""
+        self._refuse_running()
+        try:
+            self._start_servers()
+            yield self
+        finally:
+            self.stop()
+
     def __enter__(self) -> Installation:
         return self.start()
 
@@ -133,25 +145,33 @@ class Installation:
         return self.plan.configs / f"{service}.yaml", self.plan.home.profile
 
     def _prepare(self) -> None:
-        home = self.plan.home
-        if home.run_file.exists():
-            raise ConfigError(
-                f"{home.run_file} exists: this installation is running, or was killed. Stop it, or delete that file"
-            )
-        home.create()
-        create_keys(home.keys, KEYS)
-        self._backend = self._start_backend()
-        self._say(self._backend.description)
-        admin = KafkaAdmin(self.kafka)
-        admin.wait_ready()
-        admin.ensure_topics(self.topics.specs(), replication_factor=self.topics.settings.replication_factor)
-        home.profile.write_text(yaml.safe_dump(self._profile(), sort_keys=False), encoding="utf-8")
+        self._start_servers()
+        create_keys(self.plan.home.keys, KEYS)
+        KafkaAdmin(self.kafka).ensure_topics(
+            self.topics.specs(), replication_factor=self.topics.settings.replication_factor
+        )
         self.bootstrap_release = make_first_release(
             self.config_files("trainer"),
             self.plan.documents,
             {**ONE_THREAD, **self.plan.environment.get("trainer", {})},
         )
         self._say(f"first release {self.bootstrap_release[:12]}")
+
+    def _refuse_running(self) -> None:
+        """Before anything of this program's own could be taken down, the other one's run file included."""
+        run_file = self.plan.home.run_file
+        if run_file.exists():
+            raise ConfigError(
+                f"{run_file} exists: this installation is running, or was killed. Stop it, or delete that file"
+            )
+
+    def _start_servers(self) -> None:
+        home = self.plan.home
+        home.create()
+        self._backend = self._start_backend()
+        self._say(self._backend.description)
+        KafkaAdmin(self.kafka).wait_ready()
+        home.profile.write_text(yaml.safe_dump(self._profile(), sort_keys=False), encoding="utf-8")
 
     def _start_backend(self) -> Backend:
         plan = self.plan

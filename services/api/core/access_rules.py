@@ -42,9 +42,14 @@ ACCESS: Mapping[tuple[str, str], TokenRole | Anonymous] = {
     ("POST", "/pause"): "operator",
     ("POST", "/resume"): "operator",
     ("POST", "/rollback"): "operator",
+    ("GET", "/pr"): "operator",
+    ("GET", "/pr/{change}"): "operator",
+    ("POST", "/pr"): "operator",
+    ("POST", "/pr/{change}/reject"): "operator",
     # What overrides or completes the gates.
     ("POST", "/approve"): "approver",
     ("POST", "/swap"): "approver",
+    ("POST", "/pr/{change}/approve"): "approver",
 }
 
 

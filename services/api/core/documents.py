@@ -137,6 +137,7 @@ class StatusView(Told):
         line="canary 5 %: error 0.8 % <= 1.0 % + 5 pts, e=7.2 of 20, n=212",
         needed="88 shadow queries",
         paused=None,
+        open_changes=0,
         workers=[],
         feedback={"statuses": {"accepted": 12}, "refusals": {}},
         lag=[{"group": "twinloop.router", "topic": "queries", "records": 0}],
@@ -166,6 +167,8 @@ class StatusView(Told):
     needed: str
     """What the running stage still waits for."""
     paused: PauseView | None
+    open_changes: int
+    """Proposed changes of rules and prompt that wait for another person."""
     workers: tuple[WorkerView, ...]
     feedback: FeedbackView
     lag: tuple[LagView, ...]

@@ -20,6 +20,7 @@ from schemas.readiness import Readiness
 from schemas.releases import ReleaseProposed
 from schemas.routing import RoutingState
 from services.api.core.gate_series import GateSeries
+from twinloop.changes.change_log import ChangeEvent, ChangeLog
 from twinloop.orders import WAITS_FOR_ANOTHER, nonce_of
 
 V = TypeVar("V")
@@ -104,6 +105,8 @@ class ReadModel:
         self.quarantined: deque[QuarantinedFeedback] = deque(maxlen=KEPT_REVIEWS)
         self.letters: deque[DeadLetter] = deque(maxlen=KEPT_LETTERS)
         self.letter_counts: Counter[str] = Counter()
+        self.changes = ChangeLog()
+        """Proposed changes of rules and prompt."""
         self.lag: tuple[GroupLag, ...] = ()
         self._orders: OrderedDict[str, OrderOutcome] = OrderedDict()
         self.wish: SwapWish | None = None
@@ -193,6 +196,10 @@ class ReadModel:
     def take_quarantined(self, quarantined: QuarantinedFeedback) -> None:
         self._touch()
         self.quarantined.append(quarantined)
+
+    def take_change(self, event: ChangeEvent) -> None:
+        self._touch()
+        self.changes.take(event)
 
     def take_dead_letter(self, letter: DeadLetter) -> None:
         self._touch()

@@ -61,6 +61,9 @@ def status_view(model: ReadModel, *, now_ms: int, caught_up: bool) -> StatusView
         line=line,
         needed=needed,
         paused=PauseView(line=paused.line, since=paused.decided_at) if paused else None,
+        open_changes=sum(
+            each.status is not None and each.status.stage == "open" for each in model.changes.newest_first()
+        ),
         workers=tuple(_workers(model)),
         feedback=FeedbackView(
             statuses=cast(Any, {name: n for name, n in sorted(model.statuses.items()) if n}),

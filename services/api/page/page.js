@@ -22,6 +22,11 @@ const ORDERS = [
   { id: "rollback", title: "Roll back", role: "operator", danger: true, path: "/rollback", when: (s) => s.previous && !s.revoked.includes(s.previous), body: (s) => ({ release: s.previous }), text: (s) => `${views.short(s.previous)} serves again: adapters, indexes and router rules in one write. ${views.short(s.active?.release)} is revoked and cannot come back.` },
 ];
 
+const changeOrder = (change, verdict) => ({
+  title: verdict === "approve" ? "Approve change" : "Reject change", danger: verdict === "reject", path: `/pr/${change.id}/${verdict}`,
+  text: () => (verdict === "approve" ? `${change.id} by ${change.author} becomes a release of its own, examined and judged like any other. A rollback undoes it.` : `${change.id} by ${change.author} ends here. It can be proposed anew.`),
+});
+
 function buttons() {
   const status = known.status;
   const wanted = ORDERS.filter((order) => (order.id === "pause" ? !status?.paused : order.id === "resume" ? status?.paused : true));
@@ -126,7 +131,9 @@ async function loadReview() {
   $("review-card").hidden = !may("operator");
   if (!may("operator")) return;
   const approve = ORDERS.find((order) => order.id === "approve"), promote = ORDERS.find((order) => order.id === "promote");
-  show("review", views.review(await get("/review"), { onApprove: () => confirmOrder(approve), onForce: () => confirmOrder(promote, { force: true }) }));
+  const [found, proposed] = await Promise.all([get("/review"), get("/pr?limit=100")]);
+  const desk = { onApprove: () => confirmOrder(approve), onForce: () => confirmOrder(promote, { force: true }), onChange: (change, verdict) => confirmOrder(changeOrder(change, verdict)), me: known.me.actor, isApprover: may("approver") };
+  show("review", views.review(found, proposed.changes, desk));
 }
 
 const guarded = (work) => work().catch((error) => (error instanceof Problem && error.status === 401 ? signOut(error.message) : toast(error.message, true)));
@@ -141,6 +148,7 @@ function refresh() {
 let lastPoint = 0;
 function onEvent(kind, value) {
   if (kind === "status") {
+    if (known.status && known.status.open_changes !== value.open_changes) guarded(loadReview);
     known.status = value;
     drawStatus();
     $("stage-sub").textContent = views.stageTitle(value, known.canary);

@@ -199,8 +199,22 @@ function learnt(domain) {
   return h("span", { class: `heat ${tone}`, title: `known before ${percent(domain.kept_before)}, after ${percent(domain.kept_after)}; new facts ${percent(domain.new)}` }, percent(domain.kept_after, 0), h("small", {}, `${lost > 0 ? "−" : "+"}${Math.abs(lost * 100).toFixed(0)} pts · ${parts}`));
 }
 
-export function review(found, { onApprove, onForce }) {
-  const parts = [];
+function proposedChange(change, { onChange, me, isApprover }) {
+  const why = change.author === me ? "another person has to approve it" : isApprover ? null : "needs the role approver", report = change.report;
+  const steps = change.patch.map((step) => `${step.op} ${step.path}${step.op === "remove" ? "" : ` = ${JSON.stringify(step.value)}`}`);
+  const moves = report?.moves.map((move) => `${move.before} → ${move.after}: ${move.queries}`).join(", ");
+  const says = report && [`${report.moved.toLocaleString()} of ${plural(report.queries, "recorded query").replace("querys", "queries")} would go elsewhere${moves ? ` (${moves})` : ""}`, `${report.probes_right_before} of ${plural(report.probes, "probe")} agree now, ${report.probes_right_after} then`, report.prompt_changed ? "the prompt changes" : ""].filter(Boolean).join(" · ");
+  return h("div", { class: "person", "data-change": change.id },
+    h("p", {}, chip(change.automatic ? "change by a program" : "change", "info"), ` ${change.author} · ${day(change.proposed_at)} · ${change.reason}`),
+    h("blockquote", {}, steps.map((step) => h("div", {}, step))),
+    says ? h("p", { class: "sub" }, says) : null,
+    h("div", { class: "row" },
+      h("button", { type: "button", class: "primary", disabled: why !== null, title: why, on: { click: () => onChange(change, "approve") } }, "Approve change…"),
+      h("button", { type: "button", on: { click: () => onChange(change, "reject") } }, "Reject…")));
+}
+
+export function review(found, changes, { onApprove, onForce, ...desk }) {
+  const parts = changes.filter((change) => change.stage === "open").map((change) => proposedChange(change, desk));
   if (found.approval) parts.push(h("div", { class: "person" }, h("p", {}, "Every gate has cleared for ", id(found.approval), ". An approver decides."), h("button", { type: "button", class: "primary", on: { click: () => onApprove(found.approval) } }, "Approve…")));
   if (found.forced) parts.push(h("div", { class: "person" }, h("p", {}, `${found.forced.actor} wants to promote `, id(found.forced.release), ` without the evidence, since ${clock(found.forced.at)}. Another approver has to agree.`), h("button", { type: "button", class: "danger", on: { click: () => onForce() } }, "Agree…")));
   for (const each of found.feedback.slice(0, 20)) parts.push(h("div", { class: "person" }, h("p", {}, chip(each.reason.split(":")[0].replaceAll("_", " "), "warn"), ` ${each.rater} · ${day(each.at)}`), h("blockquote", {}, each.question), each.correction ? h("blockquote", {}, each.correction) : null));

@@ -56,6 +56,7 @@ def roll_back(
     if is_resident or preparedness(state, turn.policy.readiness, target).is_enough:
         _write(turn, target, reason=reason, line=line, evidence=evidence)
         return
+    frozen = _freeze(turn, reason)
     ended = _end_stage(turn)
     turn.set(
         stage=Returning(
@@ -68,7 +69,7 @@ def roll_back(
         reason="rollback_target",
         line=f"is not resident; slot {turn.routing.shadow} prepares it before the rollback ({line})",
         release=target,
-        evidence=ended,
+        evidence={**frozen, **ended},
     )
 
 

@@ -11,14 +11,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from schemas.event import Domain
+from schemas.event import Arm, Domain, Purpose
 from schemas.routing import RoutingState
 from services.router.core.overload import OverloadPolicy, admit
 from services.router.core.query import ParsedQuery
-from services.router.core.rows import Row
-from twinloop.routing.assignment import Assigner, Assignment, mirror_assignment
+from services.router.core.rows import Route, Way, way_of
+from twinloop.routing.assignment import Assigner, mirror_assignment
 from twinloop.routing.domain_choice import DomainChooser
-from twinloop.routing.stamp import Stamp
 
 
 class Arriving(Protocol):
@@ -38,13 +37,6 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     query: ParsedQuery
 
 
-class Route(msgspec.Struct, frozen=True, gc=False):
-    """Send the arrival at this position of the batch to the stamp's slot; a mirrored copy is a route of its own."""
-
-    position: int
-    stamp: Stamp
-
-
 class Refusal(msgspec.Struct, frozen=True, gc=False):
     """End the arrival at this position with an error answer."""
 
@@ -57,8 +49,6 @@ class Decisions(msgspec.Struct, frozen=True):
 
     routes: list[Route]
     refusals: list[Refusal]
-    rows: dict[int, list[Row]]
-    """Assignment rows by origin."""
     ended: dict[int, list[str]]
     """Ids by origin that must not be taken again: routed and refused ones."""
     duplicates: int
@@ -80,30 +70,34 @@ class Situation(msgspec.Struct, frozen=True):
 
 def decide(arrivals: Sequence[Arriving], situation: Situation) -> Decisions:
     """Decides every arrival; pure. Raises NotReady where the rules of a release it needs are not prepared."""
-    batch = _Batch(situation)
     now_ms, is_backlogged = situation.now_ms, situation.is_backlogged
-    origins: dict[int, _Origin] = {}
+    admitted: list[tuple[int, int, ParsedQuery]] = []
+    refusals: list[Refusal] = []
+    ended: dict[int, dict[str, None]] = {}
     duplicates = 0
+    origin = -1
+    fresh: dict[str, None] = {}
+    past: Container[str] = ()
     for position, arrival in enumerate(arrivals):
         number, query = arrival.origin, arrival.query
-        origin = origins.get(number)
-        if origin is None:
-            origin = origins[number] = _Origin(number, situation.seen(number))
-        if query.id in origin.fresh or query.id in origin.seen:
+        if number != origin:
+            # Records of one partition come in runs.
+            origin, fresh, past = number, ended.setdefault(number, {}), situation.seen(number)
+        query_id = query.id
+        if query_id in fresh or query_id in past:
             duplicates += 1
             continue
-        origin.fresh[query.id] = None
+        fresh[query_id] = None
         if is_backlogged or now_ms - query.asked_at >= query.deadline_ms:
             refused = _refused(situation, query)
             if refused is not None:
-                batch.refusals.append(Refusal(position, refused))
+                refusals.append(Refusal(position, refused))
                 continue
-        batch.route(position, origin, query)
+        admitted.append((position, number, query))
     return Decisions(
-        batch.routes,
-        batch.refusals,
-        {number: origin.rows for number, origin in origins.items() if origin.rows},
-        {number: list(origin.fresh) for number, origin in origins.items() if origin.fresh},
+        _routes(admitted, situation),
+        refusals,
+        {number: list(ids) for number, ids in ended.items() if ids},
         duplicates,
     )
 
@@ -119,64 +113,66 @@ def _refused(situation: Situation, query: ParsedQuery) -> Literal["deadline", "s
     return None if admission == "route" else admission
 
 
-class _Origin:
-    """What one partition's part of the batch came to so far."""
+def _routes(admitted: Sequence[tuple[int, int, ParsedQuery]], situation: Situation) -> list[Route]:
+    """Where each (position, origin, query) goes, mirrored copies behind their originals."""
+    assigner, ways = Assigner(situation.state), _Ways(situation)
+    has_mirror = situation.state.mirror is not None
+    places = assigner.places([query.subject or query.id for _, _, query in admitted])
+    routes: list[Route] = []
+    for (position, origin, query), (bucket, unit) in zip(admitted, places, strict=True):
+        arm = assigner.arm(bucket, opt_out=query.canary_opt_out)
+        domain = query.domain or ways.chosen(arm, query.text)
+        way = ways.known.get((origin, arm, domain)) or ways.add(origin, arm, domain)
+        routes.append(Route(position, way, bucket, unit))
+        # The slot that answers the user learns nothing from a copy of the same question.
+        if has_mirror and arm == "active" and not query.canary_opt_out:
+            copy = mirror_assignment(situation.state, query.sticky_subject)
+            if copy is not None:
+                domain = query.domain or ways.chosen("shadow", query.text)
+                routes.append(Route(position, ways.of_copies(origin, domain), copy.bucket, copy.unit))
+    return routes
 
-    __slots__ = ("fresh", "number", "rows", "seen")
 
-    def __init__(self, number: int, seen: Container[str]) -> None:
-        self.number, self.seen = number, seen
-        self.fresh: dict[str, None] = {}
-        """Ids taken from this batch, in order."""
-        self.rows: list[Row] = []
-
-
-class _Batch:
-    """Decisions in the making."""
+class _Ways:
+    """The ways a batch goes, each made once."""
 
     def __init__(self, situation: Situation) -> None:
-        self.routes: list[Route] = []
-        self.refusals: list[Refusal] = []
-        self._situation = situation
-        self._state, self._now_ms = situation.state, situation.now_ms
-        self._unconfirmed = situation.unconfirmed
-        self._has_mirror = situation.state.mirror is not None
-        self._assign = Assigner(situation.state).assign
-        self._choosers: dict[str, Callable[[str], Domain]] = {}
+        self._situation, self._state = situation, situation.state
+        self._choose: dict[Arm, Callable[[str], Domain]] = {}
+        self._copies: dict[tuple[int, Domain], Way] = {}
+        self.known: dict[tuple[int, Arm, Domain], Way] = {}
+        """Those of users' queries, by origin, arm and domain."""
 
-    def route(self, position: int, origin: _Origin, query: ParsedQuery) -> None:
-        subject, opt_out = query.subject or query.id, query.canary_opt_out
-        user = self._assign(subject, opt_out=opt_out)
-        self._place(position, origin, query, user, "user")
-        if self._has_mirror and not opt_out:
-            copy = mirror_assignment(self._state, subject)
-            # The slot that answers the user learns nothing from a copy of the same question.
-            if copy is not None and copy.slot != user.slot:
-                self._place(position, origin, query, copy, "mirror")
-
-    def _place(
-        self,
-        position: int,
-        origin: _Origin,
-        query: ParsedQuery,
-        assignment: Assignment,
-        purpose: Literal["mirror", "user"],
-    ) -> None:
-        slot, arm, release = assignment.slot, assignment.arm, assignment.release
-        epoch, bucket, unit = assignment.epoch, assignment.bucket, assignment.unit
-        now_ms, unconfirmed = self._now_ms, self._unconfirmed
-        domain = query.domain or self._chosen(release, query.text)
-        stamp = Stamp(
-            slot, arm, release, epoch, domain, purpose, origin.number, now_ms, bucket, unit, 0, unconfirmed
-        )
-        self.routes.append(Route(position, stamp))
-        deadline_at = query.asked_at + query.deadline_ms
-        origin.rows.append(
-            Row(query.id, unit, bucket, slot, arm, release, epoch, purpose, domain, now_ms, deadline_at, 0, unconfirmed)
-        )  # fmt: skip
-
-    def _chosen(self, release: str, text: str) -> Domain:
-        choose = self._choosers.get(release)
+    def chosen(self, arm: Arm, text: str) -> Domain:
+        """The domain by the rules of the arm's release."""
+        choose = self._choose.get(arm)
         if choose is None:
-            choose = self._choosers[release] = self._situation.chooser(release).choose
+            choose = self._choose[arm] = self._situation.chooser(self._release(arm)).choose
         return choose(text)
+
+    def add(self, origin: int, arm: Arm, domain: Domain) -> Way:
+        way = self.known[origin, arm, domain] = self._way(origin, arm, domain, "user")
+        return way
+
+    def of_copies(self, origin: int, domain: Domain) -> Way:
+        """Mirrored copies go to the shadow."""
+        way = self._copies.get((origin, domain))
+        if way is None:
+            way = self._copies[origin, domain] = self._way(origin, "shadow", domain, "mirror")
+        return way
+
+    def _release(self, arm: Arm) -> str:
+        return self._state.active_release if arm == "active" else self._state.shadow_release
+
+    def _way(self, origin: int, arm: Arm, domain: Domain, purpose: Purpose) -> Way:
+        return way_of(
+            slot=self._state.active if arm == "active" else self._state.shadow,
+            arm=arm,
+            release=self._release(arm),
+            epoch=self._state.epoch,
+            domain=domain,
+            purpose=purpose,
+            origin=origin,
+            assigned_at=self._situation.now_ms,
+            unconfirmed=self._situation.unconfirmed,
+        )

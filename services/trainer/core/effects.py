@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.audit import AuditEntry
+from schemas.changes import ChangeStatus
 from schemas.decisions import Decision
 from schemas.event import Domain
 from schemas.feedback import Disposition, Feedback, FeedbackStatus, QuarantinedFeedback
@@ -9,7 +11,7 @@ from services.trainer.core.cleaning import Verdict
 from services.trainer.core.ledger_state import TaughtRow
 from services.trainer.core.rows import ReplayRow, replay_weight
 
-Effect = FeedbackStatus | QuarantinedFeedback
+Effect = FeedbackStatus | QuarantinedFeedback | ChangeStatus | AuditEntry
 """Something to tell; publishing it twice changes nothing, because the last status of an id holds."""
 
 

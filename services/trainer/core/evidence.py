@@ -71,6 +71,9 @@ def training_evidence(
     """The evidence of one run; `artifacts` are digests of what stands beside the release (Fisher, cards)."""
     rows = Counter(item.row.domain for item in run.rows)
     documents = Counter(item.change.domain for item in run.documents)
+    change: dict[str, JsonValue] = (
+        {} if run.change is None else {"change": run.change.model_dump(mode="json")}
+    )
     return TrainingEvidence(
         dataset=run.dataset,
         seed=run.seed,
@@ -82,6 +85,7 @@ def training_evidence(
             "domains": {name: dict(values) for name, values in metrics.items()},
             "forgetting": [row.to_json() for row in forgetting_matrix(metrics)],
             "artifacts": dict(artifacts),
+            **change,
         },
         classifiers=tuple(sorted(classifiers)),
         problems=problems_of(policy, metrics),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.changes import ChangeProposed, ChangeReviewed, ChangeStage, ReleaseDocuments, RouteReport
 from schemas.documents import DocumentChange
 from schemas.event import DOMAINS, Domain, EpochMs, Frozen, Sha256
 from schemas.feedback import Feedback
@@ -38,6 +39,39 @@ class LoggedDocument(Frozen):
         return document_key(self.change.domain, self.change.document_id)
 
 
+class Change(Frozen):
+    """A proposed change of rules or prompt and how far it has come."""
+
+    proposal: ChangeProposed
+    automatic: bool
+    """Proposed by a program."""
+    noted_at: EpochMs
+    stage: ChangeStage | Literal["received"] = "received"
+    was_open: bool = False
+    """Its log says that it was open before: it is being read again."""
+    review: ChangeReviewed | None = None
+    """The approval that counts; of a change that was not examined yet, one read again."""
+    documents: ReleaseDocuments | None = None
+    """What it leads to."""
+    report: RouteReport | None = None
+    release: Sha256 | None = None
+    parent: Sha256 | None = None
+    """Parent of its release."""
+
+
+class ComposedChange(Frozen):
+    """The part of a run that applies an approved change."""
+
+    id: str
+    documents: ReleaseDocuments
+    author: str
+    approved_by: str
+    proposal: Sha256
+    """The signed proposal, as it is in the store."""
+    review: Sha256
+    """The signed approval, as it is in the store."""
+
+
 class Run(Frozen):
     """One training, decided: everything it depends on is in the dataset or named here."""
 
@@ -55,6 +89,8 @@ class Run(Frozen):
     attempt: int = 1
     composes: Sha256 | None = None
     """A release that failed in other domains: this run takes its parts of `domains` and trains nothing."""
+    change: ComposedChange | None = None
+    """An approved change of rules or prompt: this run applies it to the active release and trains nothing."""
 
 
 class Candidate(Frozen):
@@ -80,6 +116,8 @@ class ActiveView(Frozen):
     lineage: tuple[Sha256, ...]
     """The active release, its parent, its parent's parent and so on, as far as was looked."""
     revoked: tuple[Sha256, ...]
+    line: str = ""
+    """The decision in one readable line."""
 
 
 class LedgerState(BaseModel):
@@ -117,6 +155,10 @@ class LedgerState(BaseModel):
     commanded: dict[Domain, str] = {}
     """Domains an operator wants trained, with the command's nonce."""
     nonces: list[str] = []
+    changes: dict[str, Change] = {}
+    """Proposed changes by id, oldest first, bounded."""
+    ended_changes: list[str] = []
+    """Ids of changes that are over and no longer among them, oldest first, bounded: none of them is looked at again."""
     is_paused: bool = False
     last_started_at: int | None = None
     not_before: dict[Domain, int] = {}

@@ -175,6 +175,7 @@ class Ledger:
             release=state.active_release,
             lineage=tuple(lineage),
             revoked=state.revoked,
+            line=decision.line,
         )
         told: list[Effect] = []
         for candidate in list(self.state.candidates.values()):

@@ -14,23 +14,31 @@ class LearningSettings:
     """Settings of one LoRA update; a parent adapter's rank, alpha and modules win over those given here."""
 
     rank: int = 16
+    """Rank of an adapter that has no parent."""
     alpha: float = 64.0
     """With rank 16: twice the usual scale reached new facts in fewer steps, with old facts kept (benchmarks)."""
     target_modules: tuple[str, ...] = ()
     """Names of the modules to adapt; empty means every linear module but the output head."""
     learning_rate: float = 7e-3
+    """Highest rate of AdamW on the factor A, reached after the warm-up."""
     rate_ratio: float = 2.0
     """Rate of the factor B over that of A: B starts at zero and has further to go (LoRA+, arXiv 2402.12354)."""
     beta1: float = 0.8
+    """AdamW's decay of the first moment."""
     beta2: float = 0.95
+    """AdamW's decay of the second moment."""
     weight_decay: float = 0.0
+    """AdamW's weight decay, on the adapter's factors."""
     warm_up_steps: int = 1
+    """Steps in which the rate rises from 0."""
     decay_steps: int = 18
     """Steps after which the cosine ends ..."""
     final_rate_share: float = 0.1
     """... at this share of `learning_rate`; later steps keep it."""
     clip_norm: float = 1.0
+    """Longest gradient; a longer one is shortened to it."""
     max_steps: int = 60
+    """Steps after which the update ends in any case."""
     max_seconds: float | None = None
     """Stop at the next step after this many seconds; such a run cannot be repeated to the same bytes."""
     evaluate_every: int = 5

@@ -137,6 +137,36 @@ class StreamContract:
         assert len(set(rest)) == 30
         assert not committed & set(rest)
 
+    def test_records_polled_while_a_commit_is_under_way_belong_to_the_next(
+        self, source: str, names: Names, open_stream: OpenStream, written: Callable[[], list[Record]]
+    ) -> None:
+        stream = open_stream(source)
+        first = drain(stream, 10)
+        for record in first:
+            stream.send(Outgoing(names("out"), record.value, partition=record.partition))
+        stream.begin_commit()
+        undone = drain(stream, 10)
+        stream.end_commit()
+        assert stream.commits == 1
+        stream.abort()
+        rest = drain(stream, 40 - len(first))
+        assert {record.value for record in undone} <= {record.value for record in rest}
+        assert {record.value for record in written()} == {record.value for record in first}
+        assert not {record.value for record in first} & {record.value for record in rest}
+
+    def test_what_is_sent_after_a_commit_was_begun_is_not_part_of_it(
+        self, source: str, names: Names, open_stream: OpenStream, written: Callable[[], list[Record]]
+    ) -> None:
+        stream = open_stream(source)
+        drain(stream, 40)
+        stream.send(Outgoing(names("out"), b"1", partition=0))
+        stream.begin_commit()
+        stream.send(Outgoing(names("out"), b"2", partition=0))
+        assert stream.commits == 1
+        stream.abort()
+        assert [record.value for record in written() if record.value == b"1"] == [b"1"]
+        assert stream.commits == 1
+
     def test_an_abort_while_paused_is_not_lost(self, source: str, open_stream: OpenStream) -> None:
         stream = open_stream(source)
         drain(stream, 40)

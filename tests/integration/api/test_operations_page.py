@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
+from schemas.changes import (
+    ChangeReviewed,
+    ChangeStatus,
+    DomainMove,
+    PatchOperation,
+    ReleaseDocuments,
+    RouteReport,
+)
 from tests.integration.api.served import Served, chromium
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
+from twinloop.canonical import digest_of
+from twinloop.changes.change_log import decode_change
+from twinloop.changes.signed import signed_proposal
 
 SLOW_CANARY: dict[str, Any] = {
     "policy": {
@@ -206,3 +217,61 @@ def reached_by_tab(page: Page) -> set[str]:
         page.tab.keyboard.press("Tab")
         found.add(str(page.tab.evaluate("document.activeElement.id")))
     return found
+
+
+@pytest.mark.slow
+def test_a_proposed_change_is_read_and_approved_by_another_person(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    world.wait_for_kind("genesis")
+    served = serve(order_wait_s=0.5)
+    author, approver = open_page(served), open_page(served)
+    author.sign_in(tokens["olga"])
+    approver.sign_in(tokens["anna"])
+    proposal = signed_proposal(
+        world.signer("operator-1"),
+        [PatchOperation(op="add", path="/rules/domains/law/keywords/escrow", value=2.0)],
+        change="pr-1",
+        author="olga",
+        base=ReleaseDocuments(rules="1" * 64, prompt="2" * 64),
+        reason="escrow is law",
+        via="cli",
+        now_ms=world.now_ms(),
+    )
+    report = RouteReport(
+        queries=1800,
+        fixed=0,
+        moved=3,
+        moves=(DomainMove(before="gen", after="law", queries=3),),
+        probes=200,
+        probes_right_before=198,
+        probes_right_after=199,
+    )
+    world.send("changes", proposal, partition=0)
+    world.send(
+        "changes", ChangeStatus(change="pr-1", stage="open", report=report, at=world.now_ms()), partition=0
+    )
+
+    # It appears without a reload; its author is not asked to approve it.
+    for page in (author, approver):
+        page.until("document.querySelector('[data-change=\"pr-1\"]') !== null")
+        shown = page.text("#review")
+        assert "add /rules/domains/law/keywords/escrow = 2" in shown
+        assert "3 of 1,800 recorded queries would go elsewhere (gen → law: 3)" in shown
+        assert page.tab.evaluate(NAMELESS) == []
+    assert author.tab.is_disabled("[data-change] button.primary")
+    approver.tab.click("[data-change] button.primary")
+    approver.tab.fill("#reason", "report read")
+    approver.tab.click("#dialog-go")
+    world.wait_for(lambda: any(isinstance(decode_change(r), ChangeReviewed) for r in world.read("changes")))
+    (review,) = [
+        event for event in map(decode_change, world.read("changes")) if isinstance(event, ChangeReviewed)
+    ]
+    assert (review.reviewer, review.verdict, review.key_id) == ("anna", "approve", "approver-1")
+    assert review.proposal == digest_of(proposal)
+    assert author.faults == approver.faults == []

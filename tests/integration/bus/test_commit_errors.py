@@ -69,6 +69,22 @@ def test_a_rebalance_seen_by_the_broker_undoes_the_work_and_brings_it_again(
     assert stream.commits == 1
 
 
+def test_a_commit_under_way_that_fails_takes_what_was_polled_meanwhile_along(
+    cluster: MockCluster, stream: TransactionalStream
+) -> None:
+    taken = stream.poll(5, 10.0)
+    stream.send(Outgoing("out", b"x"))
+    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    stream.begin_commit()
+    take(stream, 10 - len(taken))
+    with pytest.raises(Transient, match="undone"):
+        stream.end_commit()
+    assert [record.offset for record in take(stream, 10)] == list(range(10))
+    stream.begin_commit()
+    stream.end_commit()
+    assert stream.commits == 1
+
+
 def test_a_fenced_producer_ends_the_worker(cluster: MockCluster, stream: TransactionalStream) -> None:
     take(stream, 10)
     stream.send(Outgoing("out", b"x"))

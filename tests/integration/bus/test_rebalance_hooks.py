@@ -101,6 +101,28 @@ def test_an_open_transaction_is_committed_before_partitions_are_given_up(
     assert committed_numbers(kafka, names("out")) == list(range(40))
 
 
+def test_a_commit_under_way_ends_before_partitions_are_given_up(
+    kafka: KafkaUnderTest, names: Names, open_stream: OpenStream
+) -> None:
+    first = open_stream("w0")
+    take_all(first, names("out"), 40)
+    second = open_stream("w1")
+    late: list[Record] = []
+
+    def both_own_two() -> bool:
+        # Under way at every poll, so also at the one in which partitions are given up.
+        first.begin_commit()
+        late.extend(copy(first, names("out")))
+        late.extend(copy(second, names("out")))
+        return len(second.assignment()) == 2
+
+    until(both_own_two)
+    first.end_commit()
+    assert first.commits == 1
+    assert late == []
+    assert committed_numbers(kafka, names("out")) == list(range(40))
+
+
 def test_a_hook_may_hold_records_back_for_the_next_owner(
     kafka: KafkaUnderTest, names: Names, open_stream: OpenStream
 ) -> None:

@@ -28,6 +28,7 @@ from twinloop.bus.records import Outgoing, Record
 from twinloop.bus.settings import KafkaSettings
 from twinloop.canonical import canonical_json
 from twinloop.codec import decode, encode
+from twinloop.model_runtime.prompt import PromptFormat
 from twinloop.receipts import Receipt, issue_receipt, question_digest
 from twinloop.registry.blobs import BlobStore, open_store
 from twinloop.registry.manifests import put_manifest
@@ -117,7 +118,7 @@ class World:
             adapters=dict.fromkeys(DOMAINS, adapter),
             indexes=indexes,
             rules=store.put(rules_bytes(rules)),
-            prompt=store.put(b"prompt"),
+            prompt=store.put(PromptFormat().to_json()),
             parent=parent,
         )
         self._evidence = TrainingEvidence(
@@ -132,6 +133,10 @@ class World:
         )
         self._releases.add(name)
         return name
+
+    def make_ready(self, name: str) -> None:
+        """Workers have a release that somebody else put into the store."""
+        self._releases.add(name)
 
     def propose(self, name: str) -> None:
         """Publish the last release made, signed by the trainer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas.answers import Answer
 from schemas.audit import AuditEntry
+from schemas.changes import ChangeProposed, ChangeReviewed, ReleaseDocuments, RouteReport
 from schemas.commands import Command
 from schemas.decisions import Decision, GateProgress, Progress
 from schemas.documents import DocumentChange
@@ -24,6 +26,7 @@ from schemas.feedback import Feedback
 from schemas.releases import ReleaseProposed
 from services.api.app import build_app
 from services.api.auditing import Auditor
+from services.api.change_desk import ChangeDesk
 from services.api.follower import Follower, Log
 from services.api.metrics import ApiMetrics
 from services.api.order_desk import OrderDesk
@@ -32,17 +35,22 @@ from services.api.question_desk import QuestionDesk
 from services.api.release_shelf import ReleaseShelf
 from services.api.settings import ApiSection
 from services.api.token_file import TokenFile
+from services.trainer.core.changes import ChangeBook, ChangeLimits, audit_review
+from services.trainer.core.ledger_state import LedgerState
 from twinloop.api_tokens import add_token
 from twinloop.bus.records import Outgoing, Record, TopicPartition
+from twinloop.changes.change_log import decode_change
 from twinloop.clock import FixedClock
 from twinloop.codec import decode, encode
-from twinloop.errors import Transient
+from twinloop.errors import CommandRefused, Transient
 from twinloop.orders import DECIDING, WAITS_FOR_ANOTHER
+from twinloop.registry.releases import StoredRelease
 from twinloop.signing import KeyRing, create_keys, load_signer
 from twinloop.topics import TopicCatalogue
 
 EXAMPLES = Path(__file__).parents[3] / "schemas/examples"
 NOW = 1_790_000_050_000
+DOCUMENTS = ReleaseDocuments(rules="6" * 64, prompt="7" * 64)
 ACTIVE = "c40ffd4b1da7805cbba7f81a2f97c3ef3aa9d1455588357845a94165683a9c23"
 CANDIDATE = "2ed4cfc8a1b1cc6631d6b2bf70b00173ac9d8eb3d6626473d005c8ede9582bcc"
 HOLDERS: dict[str, tuple[str, str | None]] = {
@@ -104,7 +112,11 @@ class EmptyLog:
 
 @dataclass
 class PlayedKafka:
-    """Takes what the API sends; a played gatekeeper answers each order at once, as its real one does in two topics."""
+    """Takes what the API sends; a played gatekeeper answers each order at once, as its real one does in two topics.
+
+    A played trainer answers proposed changes by the rules of the real one, and finds every patch sound that may move
+    a query.
+    """
 
     follower: Follower
     topics: TopicCatalogue
@@ -116,12 +128,22 @@ class PlayedKafka:
     epoch: int = 100
     forced_with: str | None = None
     """The key of the first approver who forced a promotion."""
+    book: ChangeBook = field(default_factory=lambda: ChangeBook(LedgerState(), ChangeLimits()))
+    said: list[ChangeProposed | ChangeReviewed] = field(default_factory=list)
 
     def send(self, outgoing: Outgoing) -> None:
         record = Record(outgoing.topic, 0, 0, outgoing.key, outgoing.value, outgoing.headers, NOW)
         if self.topics.declared_name(outgoing.topic) == "audit":
             self.audits.append(decode(record, AuditEntry))
             self.follower.take(record)
+            return
+        if self.topics.declared_name(outgoing.topic) == "changes":
+            self.follower.take(record)
+            event = decode_change(record)
+            assert isinstance(event, ChangeProposed | ChangeReviewed)
+            self.said.append(event)
+            if not self.is_silent:
+                self._play_trainer(event)
             return
         order = decode(record, Command)
         self.orders.append(order)
@@ -154,6 +176,29 @@ class PlayedKafka:
                 self.epoch, kind, evidence={"command": order.nonce}, line=f"{kind} by {order.actor}"
             )
             feed(self.follower, self.topics, "decisions", made, offset=self.epoch)
+
+    def _play_trainer(self, event: ChangeProposed | ChangeReviewed) -> None:
+        if isinstance(event, ChangeProposed):
+            told = self.book.take_proposal(event, automatic=False, at=NOW)
+            if not told and self.refuse is not None:
+                told = self.book.refuse(event.id, "bounds", self.refuse, NOW)
+            elif not told and event.base != DOCUMENTS:
+                told = self.book.refuse(event.id, "stale", "write it for those", NOW)
+            elif not told and self.book.received():
+                report = RouteReport(
+                    queries=9, fixed=0, moved=1, probes=0, probes_right_before=0, probes_right_after=0
+                )
+                told = self.book.open(event.id, DOCUMENTS, report, NOW)
+        else:
+            try:
+                told = [
+                    *self.book.take_review(event, at=NOW),
+                    audit_review(event, "accepted", event.reason, NOW),
+                ]
+            except CommandRefused as refused:
+                told = [audit_review(event, "refused", str(refused), NOW)]
+        for each in told:
+            feed(self.follower, self.topics, "audit" if isinstance(each, AuditEntry) else "changes", each)
 
     def _force(self, order: Command) -> tuple[str | None, str]:
         if self.forced_with is None:
@@ -221,6 +266,13 @@ def feed(follower: Follower, topics: TopicCatalogue, topic: str, event: Event, *
     follower.take(Record(topics.name(topic), 0, offset, b"k", value, headers, NOW))
 
 
+def stored_active(names: Sequence[str]) -> dict[str, StoredRelease]:
+    """What the store has of the active release: the documents that changes are made on."""
+    made = ReleaseProposed.model_validate(example("releases/v1/candidate.json"))
+    release = made.release.model_copy(update={**DOCUMENTS.model_dump(), "parent": None})
+    return {name: StoredRelease(name, release, made.evidence) for name in names if name == ACTIVE}
+
+
 @cache
 def declared_topics() -> TopicCatalogue:
     """Read once: it is frozen, and reading it is half of what a desk costs."""
@@ -262,10 +314,20 @@ def make_desk(folder: Path, **section: Any) -> Desk:
         client, clock=clock, metrics=metrics, max_waiting=settings.max_waiting, margin_s=1.0
     )
     shelf = SimpleNamespace(read=lambda names: {})
+    changes = ChangeDesk(
+        kafka,
+        topics,
+        follower,
+        cast(ReleaseShelf, SimpleNamespace(read=stored_active)),
+        signer_for=lambda key_id: load_signer(keys, key_id),
+        clock=clock,
+        wait_s=0.0,
+    )
     parts = Parts(
         section=settings,
         follower=follower,
         orders=orders,
+        changes=changes,
         questions=questions,
         releases=cast(ReleaseShelf, shelf),
         tokens=TokenFile(path),

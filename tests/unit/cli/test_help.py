@@ -35,6 +35,7 @@ def test_the_commands_are_those_the_pages_name() -> None:
         *("promote", "approve", "rollback", "abort", "pause", "resume", "train"),
         *("ab start", "ab stop", "ab report"),
         "replay",
+        *("pr propose", "pr list", "pr show", "pr approve", "pr reject"),
     }
 
 

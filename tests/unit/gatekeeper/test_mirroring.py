@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from schemas.event import Domain
+from schemas.event import SLOTS, Domain
 from services.gatekeeper.core.state import Bake, Mirroring
 from tests.histories.generate import MIRROR, mirroring, quick
-from tests.histories.script import BOOT, GOOD, History
+from tests.histories.script import BOOT, GOOD, NEWER, History
 
 
 def to_bake(**policy: object) -> History:
@@ -199,6 +199,23 @@ def test_a_manual_rollback_freezes_in_the_bake_alone() -> None:
     history.order("rollback")
     assert history.last.kind == "rollback"
     assert "freeze" not in history.last.evidence
+
+
+def test_a_rollback_in_the_bake_to_a_release_that_has_to_be_prepared_freezes_too() -> None:
+    history = History(
+        {"promote": {"bake_s": 10, "freezes_training": True}, "ramp": {"min_step_s": 5}}
+    ).begin()
+    history.warm()
+    history.to_promoted()
+    history.tick(11)
+    history.applied()
+    history.warm()
+    history.to_promoted(NEWER, parent=GOOD)
+    for slot in SLOTS:
+        history.ready(slot, GOOD, NEWER)
+    history.order("rollback", release=BOOT)
+    assert (history.last.kind, history.last.reason) == ("stage", "rollback_target")
+    assert history.last.evidence["freeze"]["release"] == NEWER  # type: ignore[index, call-overload]
 
 
 def test_an_idle_old_slot_that_is_faster_rolls_nothing_back() -> None:

@@ -36,7 +36,7 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
         "canary": replace(GatePolicy().canary, baseline_units=1000, silent_shadow="hold"),
         "promote": PromotePolicy(force_approvers=2, partial=True, freezes_training=True),
         "ratings": RatingsPolicy(),
-        "mirror": MirrorPolicy(basis_points=2000, bake_basis_points=500),
+        "mirror": MirrorPolicy(bake_basis_points=500),
         "rollback": replace(GatePolicy().rollback, min_windows=3),
     }
     assert shipped == GatePolicy().model_copy(update=later)

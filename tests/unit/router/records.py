@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from services.router.core.query import ParsedQuery
@@ -42,6 +43,7 @@ class FakeStream:
         self.on_revoked: Callable[[Sequence[TopicPartition]], None] = lambda _: None
         self._position = 0
         self._safe = 0
+        self._under_way: bool | None = None
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         self._maybe_fail("poll")
@@ -52,16 +54,31 @@ class FakeStream:
         return found
 
     def send_all(self, outgoing: Sequence[Outgoing]) -> None:
+        self.end_commit()
         for each in outgoing:
             self._maybe_fail("send")
             self.open.append(each)
 
     def commit(self) -> None:
-        self._maybe_fail("commit")
-        self.committed += self.open
-        self.open = []
-        self._safe = self._position
-        self.commits += 1
+        self.begin_commit()
+        self.end_commit()
+
+    def begin_commit(self) -> None:
+        """Kafka does its part at once; whether it did is only told at the end."""
+        self.end_commit()
+        self._under_way = not self._is_to_fail("commit")
+        if self._under_way:
+            self.committed += self.open
+            self.open = []
+            self._safe = self._position
+
+    def end_commit(self) -> None:
+        is_confirmed, self._under_way = self._under_way, None
+        if is_confirmed:
+            self.commits += 1
+        elif is_confirmed is False:
+            self.abort()
+            raise Transient("commit failed")
 
     def revoke(self, partition: int) -> None:
         """Gives a partition up as `poll` does it: commit first, then tell."""
@@ -69,6 +86,8 @@ class FakeStream:
         self.on_revoked([TopicPartition("queries", partition)])
 
     def abort(self) -> None:
+        with suppress(Transient):
+            self.end_commit()
         self.open = []
         self._position = self._safe
 
@@ -78,8 +97,13 @@ class FakeStream:
     def resume(self) -> None:
         self.is_paused = False
 
-    def _maybe_fail(self, call: str) -> None:
-        if self.fail_next.get(call, 0):
+    def _is_to_fail(self, call: str) -> bool:
+        is_due = self.fail_next.get(call, 0) > 0
+        if is_due:
             self.fail_next[call] -= 1
+        return is_due
+
+    def _maybe_fail(self, call: str) -> None:
+        if self._is_to_fail(call):
             self.abort()
             raise Transient(f"{call} failed")

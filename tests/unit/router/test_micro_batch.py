@@ -4,17 +4,18 @@ from typing import Any
 
 import pytest
 
-from schemas.assignments import AssignmentBatch
+from schemas.assignments import AssignmentBatch, AssignmentRow
 from schemas.event import Domain
 from schemas.routing import RoutingState
 from schemas.seen_ids import SeenIds
 from services.router.core.micro_batch import Arrival, Decisions, Situation, decide
 from services.router.core.overload import OverloadPolicy
-from services.router.core.rows import Batch, Seen, encode_batch, encode_seen
+from services.router.core.rows import Seen, encode_seen, spell, spell_batch
 from tests.unit.router.records import NOW, query
 from tests.unit.routing.states import A, B, canary, mirror, state
 from twinloop.errors import NotReady
 from twinloop.routing.assignment import assign
+from twinloop.routing.stamp import read_stamp
 
 
 class Chooser:
@@ -38,6 +39,13 @@ def decided(arrivals: list[Arrival], found: RoutingState, **more: Any) -> Decisi
     return decide(arrivals, Situation(state=found, **{**values, **more}))
 
 
+def rows_of(found: Decisions, asked: list[Arrival]) -> list[AssignmentRow]:
+    spelled = spell(found.routes, [arrival.query for arrival in asked])
+    return list(
+        AssignmentBatch.model_validate_json(spell_batch(0, "router-0", [row for _, row in spelled])).rows
+    )
+
+
 def arrivals(count: int) -> list[Arrival]:
     return [Arrival(number % 4, query(f"q-{number}")) for number in range(count)]
 
@@ -47,12 +55,12 @@ def test_the_whole_batch_is_routed_by_one_state_and_each_query_has_one_row() -> 
     found = decided(arrivals(500), shared)
     assert [route.position for route in found.routes] == list(range(500))
     assert {route.stamp.epoch for route in found.routes} == {7}
-    rows = {row.id: row for rows in found.rows.values() for row in rows}
-    for route in found.routes:
+    for route, row in zip(found.routes, rows_of(found, arrivals(500)), strict=True):
         asked = arrivals(500)[route.position].query
         expected = assign(shared, asked.sticky_subject)
-        row = rows[asked.id]
-        assert (row.slot, row.release, row.bucket) == (expected.slot, expected.release, expected.bucket)
+        assert (row.id, row.deadline_at) == (asked.id, asked.asked_at + asked.deadline_ms)
+        assert (row.slot, row.arm, row.release) == (expected.slot, expected.arm, expected.release)
+        assert (row.bucket, row.unit) == (expected.bucket, expected.unit)
         assert (route.stamp.slot, route.stamp.unit, route.stamp.domain) == (row.slot, row.unit, row.domain)
         assert route.stamp.origin == route.position % 4
 
@@ -91,7 +99,7 @@ def test_mirrored_copies_are_routes_and_rows_of_their_own() -> None:
         for route in found.routes
         if route.stamp.purpose == "mirror"
     )
-    assert sum(len(rows) for rows in found.rows.values()) == 8
+    assert len(rows_of(found, arrivals(4))) == 8
     assert sum(len(ids) for ids in found.ended.values()) == 4
 
 
@@ -108,14 +116,14 @@ def test_expired_and_shed_queries_end_with_an_error_and_are_not_assigned() -> No
     low = Arrival(0, query("low", asked_at=NOW - 5_000, deadline_ms=10_000, priority="low"))
     found = decided([late, low], state(), is_backlogged=True)
     assert [(refusal.position, refusal.kind) for refusal in found.refusals] == [(0, "deadline"), (1, "shed")]
-    assert (found.routes, found.rows) == ([], {})
+    assert found.routes == []
     assert found.ended == {0: ["late", "low"]}
 
 
 def test_routing_by_the_last_known_good_state_is_marked() -> None:
     found = decided(arrivals(1), state(), unconfirmed=True)
     assert found.routes[0].stamp.unconfirmed
-    assert found.rows[0][0].unconfirmed
+    assert rows_of(found, arrivals(1))[0].unconfirmed
 
 
 def test_missing_rules_decide_nothing() -> None:
@@ -126,11 +134,18 @@ def test_missing_rules_decide_nothing() -> None:
         decided(arrivals(1), state(), chooser=none_prepared)
 
 
-def test_rows_written_fast_are_what_the_schemas_say() -> None:
-    found = decided(arrivals(20), state(canary=canary(1000), mirror=mirror()))
-    for origin, rows in found.rows.items():
-        batch = AssignmentBatch.model_validate_json(encode_batch(Batch(origin, "router-0", rows)))
-        assert batch.origin == origin
-        assert [row.id for row in batch.rows] == [row.id for row in rows]
+def test_what_is_spelled_fast_is_what_the_schemas_say() -> None:
+    asked = arrivals(20)
+    found = decided(asked, state(canary=canary(1000), mirror=mirror()), unconfirmed=True)
+    spelled = list(spell(found.routes, [arrival.query for arrival in asked]))
+    batch = AssignmentBatch.model_validate_json(spell_batch(3, "router", [row for _, row in spelled]))
+    assert (batch.origin, batch.router) == (3, "router")
+    for route, (stamp, _), row in zip(found.routes, spelled, batch.rows, strict=True):
+        assert read_stamp([("tl-stamp", stamp)]) == route.stamp
+        shared = {
+            name: getattr(row, name) for name in row.model_fields_set & set(route.stamp.__struct_fields__)
+        }
+        assert shared == {name: getattr(route.stamp, name) for name in shared}
+        assert (row.id, row.hops) == (asked[route.position].query.id, 0)
     seen = encode_seen(Seen(3, NOW, ["q", "r"]))
     assert SeenIds.model_validate_json(seen) == SeenIds(origin=3, seen_at=NOW, ids=("q", "r"))

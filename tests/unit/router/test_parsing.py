@@ -13,6 +13,7 @@ from schemas.queries import Query
 from services.router.core.query import ParsedQuery
 from services.router.parsing import STAMP_ROOM, Parser, _decode
 from tests.unit.router.records import record
+from twinloop.bus.records import Record
 from twinloop.errors import InvalidEvent
 
 GOOD: dict[str, Any] = {"id": "q-1", "text": "What is it?", "asked_at": 1_700_000_000_000}
@@ -88,6 +89,40 @@ def mutations(count: int) -> list[bytes]:
 def test_the_router_refuses_and_reads_exactly_what_the_schema_does() -> None:
     for value in [*vectors(), *mutations(5_000)]:
         assert by_router(value) == by_model(value), value[:200]
+
+
+def test_a_batch_is_read_as_its_records_are_one_by_one() -> None:
+    parser, ordinary = Parser(max_bytes=1_000_000), record(GOOD, headers=(("ce_type", b"twinloop.query.v1"),))
+    alone = parser.parse(ordinary)
+    taken = 0
+    for value in [*vectors(), *mutations(2_000)]:
+        found = parser.parse_plain([ordinary, record(value)])
+        if found is not None:
+            taken += 1
+            assert [intake.query for intake in found] == [alone.query, parser.parse(record(value)).query]
+            assert all(intake.is_plain for intake in found)
+            assert min(intake.routed_size for intake in found) >= alone.routed_size
+    assert taken > 50
+    whole = record(json.dumps(WHOLE).encode())
+    assert parser.parse_plain([ordinary, whole]) is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        record(None),
+        record(GOOD, headers=(("ce_type", b"twinloop.query.v2"),)),
+        record(GOOD, headers=(("traceparent", b"x"),)),
+        record(GOOD, headers=(("tl-stamp", b"forged"),)),
+        record({**GOOD, "text": "x" * 7000}),
+        record({**GOOD, "subject": "a\nb"}),
+        record({**GOOD, "subject": ""}),
+    ],
+)
+def test_a_batch_with_one_odd_record_is_read_one_by_one(odd: Record) -> None:
+    parser = Parser(max_bytes=7000)
+    assert parser.parse_plain([record(GOOD), record(WHOLE)]) is not None
+    assert parser.parse_plain([record(GOOD), odd, record(WHOLE)]) is None
 
 
 def test_ordinary_queries_take_the_fast_way() -> None:

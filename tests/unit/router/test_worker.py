@@ -238,6 +238,32 @@ def test_what_kafka_undoes_is_routed_again_and_not_taken_for_a_duplicate(call: s
     assert bench.routed() == all_ids(20)
 
 
+def test_a_commit_that_succeeds_while_the_next_batch_is_decided_is_never_undone_with_it() -> None:
+    bench = Bench(20)
+    bench.put(steady())
+    bench.turns(1)
+    bench.store.is_silent = True
+    bench.turns(1)
+    assert bench.stream.is_paused
+    bench.store.is_silent = False
+    # Kafka confirmed the first ten, so that their ids must be known still.
+    bench.stream.log += bench.stream.log[:10]
+    bench.turns(5)
+    assert bench.routed() == all_ids(20)
+
+
+def test_a_commit_that_fails_while_the_next_batch_is_decided_takes_that_batch_along() -> None:
+    bench = Bench(30)
+    bench.put(steady())
+    bench.stream.fail_next["commit"] = 1
+    bench.turns(1)
+    assert bench.stream.open != []
+    bench.turns(1)
+    assert (bench.stream.open, bench.routed()) == ([], [])
+    bench.turns(4)
+    assert bench.routed() == all_ids(30)
+
+
 def test_duplicates_are_dropped_across_batches() -> None:
     bench = Bench(10)
     bench.stream.log += bench.stream.log

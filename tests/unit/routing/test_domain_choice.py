@@ -42,6 +42,14 @@ def test_a_keyword_counts_once_however_often_it_is_said() -> None:
     assert chooser.choose("court court court: which rate has the loan?") == "fin"
 
 
+def test_weights_add_up_exactly_whatever_their_size() -> None:
+    fine = {"keywords": {"court": 0.5, "judge": 0.25, "appeal": 0.25, "bail": 5e-324}}
+    chooser = DomainChooser(rules(law=fine, fin={"keywords": {"loan": 1, "bank rate": 100}}))
+    assert chooser.choose("court and appeal of the bail judge, or a loan?") == "law"
+    assert chooser.choose("a loan, and a court") == "fin"
+    assert chooser.choose("bank rate or court, judge, appeal?") == "fin"
+
+
 def test_below_the_least_score_keywords_are_silent() -> None:
     assert DomainChooser(rules(law={"keywords": {"court": 0.9}})).choose("the court") == "gen"
 

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Replaces the services of the compose file one by one by those of the images built last, while queries flow; stops at
+# the first that does not become healthy, and everything else then runs on as it was.
+#
+#   scripts/rolling_upgrade.sh          from the previous version to this one
+#   scripts/rolling_upgrade.sh --back   from this one back to the previous one (its images built or pulled again first)
+#
+# Readers come before writers: what a newer version adds to a record is then read by services that know it.
+set -euo pipefail
+FORWARD=(gatekeeper trainer inference-green inference-blue router api)
+BACK=(api router inference-blue inference-green trainer gatekeeper)
+
+case "${1:-}" in
+    "") services=("${FORWARD[@]}") ;;
+    --back) services=("${BACK[@]}") ;;
+    *) echo "usage: $0 [--back]" >&2; exit 2 ;;
+esac
+
+for service in "${services[@]}"; do
+    echo "replacing $service"
+    # SIGTERM, the grace period of the compose file, the new container; --wait returns when its health check passes.
+    docker compose up --detach --no-deps --wait "$service" || {
+        echo "$service did not become healthy: docker compose logs $service; go back with $0 --back" >&2
+        exit 1
+    }
+done

@@ -1,0 +1,56 @@
+"""The script that replaces compose's services one by one: which, in which order, and when it stops."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKER = """#!/bin/sh
+for last; do :; done
+echo "$last" >> "$CALLS"
+[ "$last" != "$SICK" ]
+"""
+
+
+def run(folder: Path, *arguments: str, sick: str = "") -> tuple[int, list[str], str]:
+    """(exit status, services asked for in order, errors) with a `docker` that only writes down what it is asked."""
+    docker, calls = folder / "docker", folder / "calls"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    calls.write_text("")
+    done = subprocess.run(
+        [str(ROOT / "scripts" / "rolling_upgrade.sh"), *arguments],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "SICK": sick},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, calls.read_text().split(), done.stderr
+
+
+def test_every_service_of_the_compose_file_is_replaced_readers_first_and_back_the_other_way(
+    tmp_path: Path,
+) -> None:
+    status, forward, _ = run(tmp_path)
+    assert status == 0
+    declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    ours = {name for name, each in declared.items() if "services." in str(each.get("command", ""))}
+    assert set(forward) == {name for name in ours if not name.endswith("-gpu")}
+    assert forward.index("gatekeeper") < forward.index("inference-blue") < forward.index("router")
+    assert run(tmp_path, "--back")[1] == forward[::-1]
+
+
+def test_it_stops_at_the_first_service_that_does_not_become_healthy(tmp_path: Path) -> None:
+    status, asked, errors = run(tmp_path, sick="inference-green")
+    assert (status, asked[-1]) == (1, "inference-green")
+    assert "--back" in errors
+
+
+def test_an_unknown_argument_replaces_nothing(tmp_path: Path) -> None:
+    status, asked, errors = run(tmp_path, "--force")
+    assert (status, asked) == (2, [])
+    assert "usage" in errors

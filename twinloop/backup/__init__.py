@@ -1,0 +1,1 @@
+"""A back-up of an installation as plain files, and its way back."""
