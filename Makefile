@@ -14,8 +14,8 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 export NO_MKDOCS_2_WARNING := 1
 
-# Most integration tests wait more than they compute: one process more than two cores have.
-TEST_PROCESSES ?= 3
+# Most integration tests wait more than they compute: two processes more than two cores have.
+TEST_PROCESSES ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-unit test-faults check fmt bench foundation contracts docs kafka-up kafka-down lock clean
