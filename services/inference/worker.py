@@ -95,6 +95,7 @@ class InferenceWorker:
         self._recent: list[str] = []
         self._backlog_since: float | None = None
         self._backlog_ms = 0
+        self._is_shedding = False
         self._said: tuple[object, ...] = ()
         self._said_at = 0.0
 
@@ -131,15 +132,15 @@ class InferenceWorker:
         self._say_readiness()
 
     def _poll_max(self) -> int:
-        """A backlog that lasts is read in larger batches, so that it is turned away quicker than it grows."""
-        usual, overload = self._limits.batch_max, self._limits.overload
-        return usual if self._backlog_ms < overload.after_ms else max(usual, overload.drain_max)
+        """A backlog of which queries are shed is read in larger batches, so that it shrinks quicker than it grows."""
+        usual = self._limits.batch_max
+        return max(usual, self._limits.overload.drain_max) if self._is_shedding else usual
 
     def _watch_backlog(self, polled: int) -> None:
         """A batch that is not full says that nothing waits behind it."""
         now = self._clock.monotonic()
         if polled < self._limits.batch_max:
-            self._backlog_since = None
+            self._backlog_since, self._is_shedding = None, False
         elif self._backlog_since is None:
             self._backlog_since = now
         self._backlog_ms = 0 if self._backlog_since is None else int(1000 * (now - self._backlog_since))
@@ -204,6 +205,7 @@ class InferenceWorker:
             overload=self._limits.overload,
             backlog_ms=self._backlog_ms,
         )
+        self._is_shedding = self._is_shedding or any(refusal.kind == "shed" for refusal in plan.refuse)
         ended = [(refusal.routed, failure(refusal.kind, refusal.detail)) for refusal in plan.refuse]
         ended += zip(plan.keep, self._answered(plan.keep), strict=True)
         now_ms = self._clock.now_ms()

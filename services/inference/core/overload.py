@@ -24,36 +24,37 @@ class OverloadPolicy(BaseModel):
 
     after_ms: int = Field(default=1500, ge=0, le=600_000)
     """A backlog is worked off for so long before anything is shed; shorter than any deadline worth serving."""
-    low_wait_ms: int = Field(default=200, ge=0, le=600_000)
-    """Then low priority, and mirrored copies, are shed once they have waited so long since they were asked."""
-    normal_wait_ms: int = Field(default=500, ge=0, le=600_000)
-    """Then normal priority is shed once it has waited so long."""
-    high_wait_ms: int = Field(default=1500, ge=0, le=600_000)
-    """Then high priority is shed once it has waited so long."""
-
+    low_share: float = Field(default=0.02, gt=0, le=1)
+    """Then low priority, and mirrored copies, are shed once they have waited this share of their deadline."""
+    normal_share: float = Field(default=0.05, gt=0, le=1)
+    """Then normal priority is shed once it has waited this share of its deadline."""
+    high_share: float = Field(default=0.15, gt=0, le=1)
+    """Then high priority is shed once it has waited this share of its deadline."""
     drain_max: int = Field(default=2000, ge=1, le=10_000)
-    """Then so many queries are read at once, of which one forward pass is answered and the rest shed: enough to reach
-    the newest, or the worker stays among those that have waited too long."""
+    """From the first shed on so many queries are read at once, of which one forward pass is answered and the rest
+    shed: enough to reach the newest, or the worker stays among those that have waited too long."""
 
     @model_validator(mode="after")
     def _low_goes_first(self) -> OverloadPolicy:
-        if not self.low_wait_ms <= self.normal_wait_ms <= self.high_wait_ms:
-            raise ValueError("low_wait_ms <= normal_wait_ms <= high_wait_ms: low priority is shed first")
+        if not self.low_share <= self.normal_share <= self.high_share:
+            raise ValueError("low_share <= normal_share <= high_share: low priority is shed first")
         return self
 
 
 def is_shed(policy: OverloadPolicy, routed: RoutedQuery, *, now_ms: int, backlog_ms: int) -> bool:
     """Whether a query ends unanswered; `backlog_ms` is how long full batches have come without a break.
 
-    QA probes are never shed: a release must not fail its examination because users are many.
+    Who asked with a long deadline may wait long. QA probes are never shed: a release must not fail its examination
+    because users are many.
     """
     purpose, priority = routed.stamp.purpose, routed.query.priority
     if backlog_ms < policy.after_ms or purpose == "qa":
         return False
-    waited_ms = now_ms - routed.query.asked_at
     if purpose == "mirror" or priority == "low":
-        return waited_ms >= policy.low_wait_ms
-    return waited_ms >= (policy.high_wait_ms if priority == "high" else policy.normal_wait_ms)
+        share = policy.low_share
+    else:
+        share = policy.high_share if priority == "high" else policy.normal_share
+    return now_ms - routed.query.asked_at >= share * routed.query.deadline_ms
 
 
 def most_urgent(waiting: Sequence[RoutedQuery], room: int) -> tuple[list[RoutedQuery], list[RoutedQuery]]:

@@ -17,13 +17,24 @@ from twinloop.routing.assignment import assign
 from twinloop.routing.stamp import stamp_of
 
 NOW = 1_790_000_000_000
-POLICY = OverloadPolicy(after_ms=3000, low_wait_ms=200, normal_wait_ms=500, high_wait_ms=1500)
+POLICY = OverloadPolicy(after_ms=3000, low_share=0.02, normal_share=0.05, high_share=0.15)
 
 
 def waiting(
-    waited_ms: int, *, priority: Priority = "normal", purpose: Purpose = "user", number: int = 0
+    waited_ms: int,
+    *,
+    priority: Priority = "normal",
+    purpose: Purpose = "user",
+    number: int = 0,
+    deadline_ms: int = 10_000,
 ) -> RoutedQuery:
-    query = Query(id=f"q-{number}", text="What is due?", asked_at=NOW - waited_ms, priority=priority)
+    query = Query(
+        id=f"q-{number}",
+        text="What is due?",
+        asked_at=NOW - waited_ms,
+        priority=priority,
+        deadline_ms=deadline_ms,
+    )
     stamp = stamp_of(
         assign(state(), query.id), domain="law", purpose=purpose, origin=0, assigned_at=NOW - waited_ms
     )
@@ -39,6 +50,12 @@ def test_under_a_lasting_backlog_each_priority_may_wait_its_time(
 ) -> None:
     for waited_ms, expected in ((least_ms - 1, False), (least_ms, True)):
         routed = waiting(waited_ms, priority=priority, purpose=purpose)
+        assert is_shed(POLICY, routed, now_ms=NOW, backlog_ms=3000) is expected
+
+
+def test_who_asked_with_a_long_deadline_may_wait_long() -> None:
+    for waited_ms, expected in ((29_999, False), (30_000, True)):
+        routed = waiting(waited_ms, deadline_ms=600_000)
         assert is_shed(POLICY, routed, now_ms=NOW, backlog_ms=3000) is expected
 
 
@@ -101,4 +118,4 @@ def test_what_belongs_elsewhere_is_sent_on_before_it_is_shed() -> None:
 
 def test_a_policy_that_sheds_in_the_wrong_order_is_refused() -> None:
     with pytest.raises(ValidationError, match="low priority is shed first"):
-        OverloadPolicy(low_wait_ms=600, normal_wait_ms=500)
+        OverloadPolicy(low_share=0.6, normal_share=0.5)
