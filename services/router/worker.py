@@ -29,6 +29,8 @@ from twinloop.telemetry.tracing import Hop, Tracer
 _log = get_logger(__name__)
 _PREPARE_PAUSE_S = 0.5
 _UNDONE_PAUSE_S = 0.02
+_READ_AGAIN = 2
+_READ_AGAIN_PAUSE_S = 0.02
 
 Assigned = Callable[[Sequence[TopicPartition]], None]
 
@@ -147,7 +149,7 @@ class RouterWorker:
         records = self._poll(self._poll_wait())
         if not records:
             self._end_commit()
-            if not self._may_route(self._parts.reader.read(clock.monotonic())):
+            if not self._may_route_soon(self._parts.reader.read(clock.monotonic())):
                 self._hold()
             self._commit_if_due()
             return
@@ -159,7 +161,7 @@ class RouterWorker:
         # acknowledged can never be routed by the state before it.
         self._parts.reader.begin()
         batch, letters = self._parsed(records)
-        if not self._may_route(self._parts.reader.finish(clock.monotonic())):
+        if not self._may_route_soon(self._parts.reader.finish(clock.monotonic())):
             self._hold()
             return
         self._route(batch, letters, is_backlogged=len(records) == self._limits.batch_max)
@@ -227,6 +229,15 @@ class RouterWorker:
                     )
                 )
         return batch, letters
+
+    def _may_route_soon(self, reading: Reading) -> bool:
+        """As `_may_route`, asked a few times: one late reply of Redis is no reason to undo what was decided before."""
+        for _ in range(_READ_AGAIN):
+            if self._may_route(reading):
+                return True
+            self._parts.sleep(_READ_AGAIN_PAUSE_S)
+            reading = self._parts.reader.read(self._parts.clock.monotonic())
+        return self._may_route(reading)
 
     def _may_route(self, reading: Reading) -> bool:
         """Whether there is a state to route by, with its rules at hand; makes a new one the one in use."""

@@ -62,6 +62,7 @@ class Bench:
         self.changelog: list[tuple[str, int]] = []
         self.changelog_failures = 0
         self.producer = Producer()
+        self.on_sleep: Callable[[float], object] = lambda seconds: None
         limits = RouterLimits(
             batch_max=10,
             idle_wait_s=0.02,
@@ -115,7 +116,7 @@ class Bench:
             ),
             metrics=RouterMetrics(CollectorRegistry()),
             clock=self.clock,
-            sleep=lambda seconds: None,
+            sleep=lambda seconds: self.on_sleep(seconds),
             random=lambda count: bytes(count),
         )
 
@@ -226,6 +227,25 @@ def test_silence_undoes_the_open_transaction_holds_and_ends_unconfirmed() -> Non
     assert bench.routed() == all_ids(20)
     stamps = [sent for sent in bench.stream.committed if sent.topic == "queries.blue"]
     assert all(read_stamp(sent.headers).unconfirmed for sent in stamps)
+
+
+def test_one_late_reply_of_redis_undoes_nothing() -> None:
+    bench = Bench(20, commit_interval_s=10.0)
+    bench.put(steady())
+    bench.turns(1)
+    before = list(bench.stream.open)
+    bench.store.is_silent = True
+
+    def answers_again(seconds: float) -> None:
+        bench.store.is_silent = bench.store.is_silent and seconds == 0
+
+    bench.on_sleep = answers_again
+    bench.turns(1)
+    assert not bench.stream.is_paused
+    assert bench.stream.open[: len(before)] == before
+    bench.clock.advance(10_000)
+    bench.turns(2)
+    assert bench.routed() == all_ids(20)
 
 
 @pytest.mark.parametrize("call", ["poll", "send", "commit"])
