@@ -46,6 +46,7 @@ def test_each_tree_runs_its_own_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_router_and_worker_are_upgraded_and_downgraded_under_load_and_lose_no_query(
     live: LiveSystem, counted: Callable[..., None], tmp_path: Path
