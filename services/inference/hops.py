@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from services.inference.core.answers import Produced
 from services.inference.core.routed_query import RoutedQuery
 from twinloop.bus.records import Outgoing
-from twinloop.telemetry.tracing import Hop, traceparent_in
+from twinloop.telemetry.tracing import Hop, stamp_attributes, traceparent_in
 
 
 def answered_hops(
@@ -25,13 +25,7 @@ def answered_hops(
                 start_us=start_us,
                 end_us=end_us,
                 attributes={
-                    "messaging.message.id": routed.query.id,
-                    "twinloop.slot": stamp.slot,
-                    "twinloop.arm": stamp.arm,
-                    "twinloop.release": stamp.release,
-                    "twinloop.epoch": stamp.epoch,
-                    "twinloop.domain": stamp.domain,
-                    "twinloop.purpose": stamp.purpose,
+                    **stamp_attributes(routed.query.id, stamp),
                     "twinloop.hops": stamp.hops,
                     "twinloop.retrieval_ms": produced.retrieval_ms,
                     "twinloop.generation_ms": produced.generation_ms,

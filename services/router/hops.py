@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from services.router.core.rows import Route
 from services.router.parsing import Intake
 from twinloop.bus.records import Outgoing
-from twinloop.telemetry.tracing import Hop, traceparent_in
+from twinloop.telemetry.tracing import Hop, stamp_attributes, traceparent_in
 
 
 def routed_hops(
@@ -15,7 +15,7 @@ def routed_hops(
 ) -> Iterator[Hop]:
     """`sent` begins with one record a route, in their order."""
     for route, outgoing in zip(routes, sent, strict=False):
-        intake, stamp = batch[route.position], route.stamp
+        intake = batch[route.position]
         own = traceparent_in(outgoing.headers)
         if own is not None:
             yield Hop(
@@ -25,13 +25,5 @@ def routed_hops(
                 own=own,
                 start_us=start_us,
                 end_us=end_us,
-                attributes={
-                    "messaging.message.id": intake.query.id,
-                    "twinloop.slot": stamp.slot,
-                    "twinloop.arm": stamp.arm,
-                    "twinloop.release": stamp.release,
-                    "twinloop.epoch": stamp.epoch,
-                    "twinloop.domain": stamp.domain,
-                    "twinloop.purpose": stamp.purpose,
-                },
+                attributes=stamp_attributes(intake.query.id, route.stamp),
             )

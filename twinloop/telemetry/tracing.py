@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from twinloop.bus.records import Headers
 from twinloop.errors import ConfigError
+from twinloop.routing.stamp import Stamp
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -32,6 +33,19 @@ class Hop:
     attributes: Mapping[str, str | int | float] = field(default_factory=dict)
     error: str | None = None
     """The kind of error it ended with."""
+
+
+def stamp_attributes(query_id: str, stamp: Stamp) -> dict[str, str | int | float]:
+    """What a hop of a routed query says of its route."""
+    return {
+        "messaging.message.id": query_id,
+        "twinloop.slot": stamp.slot,
+        "twinloop.arm": stamp.arm,
+        "twinloop.release": stamp.release,
+        "twinloop.epoch": stamp.epoch,
+        "twinloop.domain": stamp.domain,
+        "twinloop.purpose": stamp.purpose,
+    }
 
 
 class Tracer(Protocol):
