@@ -16,6 +16,7 @@ from twinloop.cli.operation_commands import (
     ReasonOption,
     TimeoutOption,
     logged_decisions,
+    say_outcome,
 )
 from twinloop.cli.orders import give_order, make_order
 from twinloop.cli.output import print_json, print_table, say, short
@@ -94,13 +95,7 @@ def report(
 
 
 def _give(connection: Connection, order: Command, *, timeout: float, as_json: bool) -> None:
-    outcome = give_order(connection, order, timeout_s=timeout)
-    if as_json:
-        print_json(outcome.model_dump(mode="json"))
-    elif isinstance(outcome, Decision):
-        say(f"epoch {outcome.epoch}: {outcome.line}")
-    else:
-        say(f"{order.action}: {outcome.result} {outcome.detail}")
+    say_outcome(order.action, give_order(connection, order, timeout_s=timeout), as_json=as_json)
 
 
 def _show(decision: Decision) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from schemas.audit import AuditEntry
 from schemas.commands import Action
 from schemas.decisions import Decision, Progress
 from schemas.routing import RoutingState
@@ -359,6 +360,11 @@ def _order(
     order = make_order(connection, action, actor=actor, key_id=key, reason=reason, release=release)
     outcome = give_order(connection, order, timeout_s=timeout)
     publish_kept(connection)
+    say_outcome(action, outcome, as_json=as_json)
+
+
+def say_outcome(action: Action, outcome: Decision | AuditEntry, *, as_json: bool) -> None:
+    """Print what an order led to: the decision's line, or what became of it without one."""
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     elif isinstance(outcome, Decision):
