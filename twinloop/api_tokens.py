@@ -6,7 +6,6 @@ its owner only. There is no default token.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.event import EpochMs, Frozen, Identifier, Sha256
+from twinloop.base64url import to_base64url
 from twinloop.errors import ConfigError
 
 TokenRole = Literal["viewer", "operator", "approver"]
@@ -66,7 +66,7 @@ def token_digest(token: str) -> str:
 
 
 def new_token(random: RandomBytes) -> str:
-    return PREFIX + base64.urlsafe_b64encode(random(_BYTES)).decode().rstrip("=")
+    return PREFIX + to_base64url(random(_BYTES))
 
 
 def read_tokens(path: Path) -> TokenBook:

@@ -6,14 +6,13 @@ never said. The question itself is not in it, only its SHA-256.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated, Literal
 
 import orjson
 from pydantic import Field, ValidationError
 
 from schemas.event import Domain, EpochMs, Frozen, Identifier, Sha256, Slot, Unit
+from twinloop.base64url import from_base64url, to_base64url
 from twinloop.canonical import canonical_json, sha256_hex
 from twinloop.errors import SignatureError
 from twinloop.signing import KeyRing, Role, Signer
@@ -45,8 +44,8 @@ def question_digest(question: str) -> str:
 
 def issue_receipt(receipt: Receipt, signer: Signer) -> str:
     """Return `<body>.<key id>.<signature>`, body and key id in base64url without padding."""
-    body = _to_base64(canonical_json(receipt))
-    signed = f"{body}.{_to_base64(signer.key_id.encode())}"
+    body = to_base64url(canonical_json(receipt))
+    signed = f"{body}.{to_base64url(signer.key_id.encode())}"
     return f"{signed}.{signer.sign(signed.encode())}"
 
 
@@ -57,27 +56,16 @@ def read_receipt(token: str, ring: KeyRing) -> Receipt:
         raise SignatureError("receipt has not the form body.key.signature")
     body, key, signature = parts
     try:
-        key_id = _from_base64(key).decode()
-        kind = orjson.loads(_from_base64(body)).get("kind")
+        key_id = from_base64url(key).decode()
+        kind = orjson.loads(from_base64url(body)).get("kind")
     except (ValueError, AttributeError) as error:
         raise SignatureError("receipt is not readable") from error
     if kind not in _SIGNER_ROLE:
         raise SignatureError(f"receipt has unknown kind {kind!r}")
     ring.verify(f"{body}.{key}".encode(), signature, key_id, role=_SIGNER_ROLE[kind])
     try:
-        return Receipt.model_validate_json(_from_base64(body))
+        return Receipt.model_validate_json(from_base64url(body))
     except ValidationError as error:
         raise SignatureError(
             f"receipt is signed but not of this version: {error.error_count()} faults"
         ) from error
-
-
-def _to_base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError("not base64url") from error

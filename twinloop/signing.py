@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel
 
+from twinloop.base64url import from_base64url, to_base64url
 from twinloop.canonical import canonical_json
 from twinloop.errors import ConfigError, SignatureError
 
@@ -38,7 +39,7 @@ class Signer:
 
     def sign(self, payload: bytes) -> str:
         """Return the signature as 86 characters of base64url without padding."""
-        return base64.urlsafe_b64encode(self._private_key.sign(payload)).decode().rstrip("=")
+        return to_base64url(self._private_key.sign(payload))
 
 
 class KeyRing:
@@ -72,8 +73,7 @@ class KeyRing:
         if role is not None and role not in roles:
             raise SignatureError(f"key {key_id!r} may not act as {role}; its roles are {sorted(roles)}")
         try:
-            raw = base64.b64decode(signature + "=" * (-len(signature) % 4), altchars=b"-_", validate=True)
-            public_key.verify(raw, payload)
+            public_key.verify(from_base64url(signature), payload)
         except (InvalidSignature, ValueError) as error:
             raise SignatureError(f"the signature by key {key_id!r} does not fit these bytes") from error
 

@@ -51,7 +51,8 @@ def test_two_releases_that_served_are_compared_on_users(world: World, start: Cal
     assert run(world, "ab", "report")[0] == 1
     time.sleep(1.5)
     candidate = world.release(2, parent=boot)
-    world.error_rates[boot] = 0.02
+    # Alike on purpose: against a faultless release a handful of errors is harm, and the test would end early.
+    world.error_rates[boot] = world.error_rates[candidate] = 0.02
     world.propose(candidate)
     world.wait_for_kind("promote", timeout_s=60)
     world.wait_for_kind("bake_end")
@@ -71,7 +72,7 @@ def test_two_releases_that_served_are_compared_on_users(world: World, start: Cal
     assert "size 300 units, reached" in said
     report = json.loads(run(world, "ab", "report", "--json")[1])
     assert report["evidence"]["fixed_n"]["n_s"] >= 300
-    assert report["evidence"]["fixed_n"]["x_a"] == 0
+    assert report["evidence"]["fixed_n"]["x_a"] > 0
     inputs = [(record.offset, decode(record, GateInput)) for record in world.read("gate-inputs")]
     known = [each for each in inputs if each[0] <= ended.input_offset]
     assert replay(known, world.decisions()).mismatches == ()
