@@ -47,10 +47,18 @@ class GateRow:
     """What is still missing, in words; empty when nothing is."""
     line: str
     """The gate in one readable line."""
+    ci_s: tuple[float, float] | None = None
+    """Time-uniform interval of the shadow's share x_s / n_s; None where it was not worked out, or nothing was seen."""
+    ci_a: tuple[float, float] | None = None
+    """The same of the active arm; None as well where the gate has one arm."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values; intervals only where there are some."""
+        data = asdict(self)
+        return {name: value for name, value in data.items() if value is not None or name not in _INTERVALS}
+
+
+_INTERVALS = ("ci_s", "ci_a")
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,12 @@ class GatePointView(Told):
     low: float | None
     high: float | None
     n: float
+    share: float | None = None
+    """Share of the shadow's units that count against the gate; `low` to `high` is its interval at every look."""
+    share_active: float | None = None
+    """The same of the active arm, and its interval; null where the gate has one arm."""
+    low_active: float | None = None
+    high_active: float | None = None
 
 
 class SeriesPointView(Told):

@@ -25,9 +25,14 @@ class GatePoint:
     """The shadow's estimate: a share, or milliseconds for p95."""
     active: float | None
     low: float | None
-    """Time-uniform 95 % interval of the share of shadow queries that count against the gate."""
+    """Time-uniform interval of the share of shadow queries that count against the gate (95 % as shipped) ..."""
     high: float | None
     n: float
+    share: float | None = None
+    """... that share, and the same of the active arm; None where the gate has one arm."""
+    share_active: float | None = None
+    low_active: float | None = None
+    high_active: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,20 @@ class GateSeries:
 
 
 def gate_points(gates: tuple[GateProgress, ...]) -> dict[str, GatePoint]:
-    """The numbers of each gate with the interval that holds at every look."""
-    counted = [gate for gate in gates if (_number(gate, "n_s") or 0.0) > 0]
+    """The numbers of each gate with the intervals that hold at every look.
+
+    A gatekeeper whose policy has no `watch.interval_alpha` logs none: then the shadow's 95 % is worked out here.
+    """
+    counted = [gate for gate in gates if "ci_s" not in gate.values and (_number(gate, "n_s") or 0.0) > 0]
     n = np.array([_number(gate, "n_s") for gate in counted], dtype=np.float64)
     x = np.minimum(np.array([_number(gate, "x_s") or 0.0 for gate in counted], dtype=np.float64), n)
     low, high = confidence_sequence(x, n) if counted else (np.zeros(0), np.ones(0))
     between = {gate.name: (float(low[i]), float(high[i])) for i, gate in enumerate(counted)}
-    return {gate.name: _point(gate, between.get(gate.name)) for gate in gates}
+    return {gate.name: _point(gate, between.get(gate.name) or _logged(gate, "ci_s")) for gate in gates}
 
 
 def _point(gate: GateProgress, between: tuple[float, float] | None) -> GatePoint:
+    active = _logged(gate, "ci_a")
     return GatePoint(
         e=_number(gate, "e"),
         threshold=_number(gate, "threshold"),
@@ -76,7 +85,24 @@ def _point(gate: GateProgress, between: tuple[float, float] | None) -> GatePoint
         low=between[0] if between else None,
         high=between[1] if between else None,
         n=_number(gate, "n_s") or 0.0,
+        share=_share(gate, "x_s", "n_s"),
+        share_active=_share(gate, "x_a", "n_a"),
+        low_active=active[0] if active else None,
+        high_active=active[1] if active else None,
     )
+
+
+def _logged(gate: GateProgress, name: str) -> tuple[float, float] | None:
+    """An interval as the gatekeeper worked it out."""
+    match gate.values.get(name):
+        case [int() | float() as low, int() | float() as high]:
+            return float(low), float(high)
+    return None
+
+
+def _share(gate: GateProgress, hits: str, units: str) -> float | None:
+    x, n = _number(gate, hits), _number(gate, units)
+    return None if x is None or not n else min(x / n, 1.0)
 
 
 def _number(gate: GateProgress, name: str) -> float | None:

@@ -23,13 +23,14 @@ function s(name, attributes = {}, ...children) {
 
 export const percent = (share, digits = 1) => (share === null || share === undefined ? "–" : `${(share * 100).toFixed(digits)} %`);
 
-// Interval of the shadow's share, its estimate (dot) and the active twin's (ring).
-export function intervalBar({ low, high, shadow, active, label }) {
-  const top = Math.max(0.1, (high ?? 0) * 1.1, (shadow ?? 0) * 1.2, (active ?? 0) * 1.2);
+// Interval of the shadow's share, its estimate (dot) and the active twin's (ring, with its interval as a line).
+export function intervalBar({ low, high, shadow, active, lowActive = null, highActive = null, label }) {
+  const top = Math.max(0.1, (high ?? 0) * 1.1, (highActive ?? 0) * 1.1, (shadow ?? 0) * 1.2, (active ?? 0) * 1.2);
   const width = 150, x = (share) => 6 + (width - 12) * Math.min(1, share / top);
   const svg = s("svg", { viewBox: `0 0 ${width} 18`, width, height: 18, role: "img", "aria-label": label });
   svg.append(s("rect", { class: "track", x: 0, y: 6, width, height: 6, rx: 3 }));
   if (low !== null && high !== null) svg.append(s("rect", { class: "between", x: x(low), y: 6, width: Math.max(2, x(high) - x(low)), height: 6, rx: 3 }));
+  if (lowActive !== null && highActive !== null) svg.append(s("line", { class: "beside", x1: x(lowActive), x2: Math.max(x(highActive), x(lowActive) + 2), y1: 9, y2: 9 }));
   if (active !== null && active !== undefined) svg.append(s("circle", { class: "there", cx: x(active), cy: 9, r: 4 }));
   if (shadow !== null && shadow !== undefined) svg.append(s("circle", { class: "here", cx: x(shadow), cy: 9, r: 4.5 }));
   return svg;

@@ -94,12 +94,13 @@ function gateTable(gates, latest) {
 }
 
 function gateRow(gate, point) {
-  const isTime = split(gate.name)[1] === "p95";
   const between = point && point.low !== null ? `${percent(point.low)} to ${percent(point.high)} of ${Math.round(point.n)}` : "no data yet";
+  const beside = point && point.low_active !== null ? `active ${percent(point.low_active)} to ${percent(point.high_active)}` : null;
   return h("tr", { title: gate.line },
     h("td", {}, gateTitle(gate.name)),
     h("td", {}, measured(gate.line)),
-    h("td", {}, point ? intervalBar({ low: point.low, high: point.high, shadow: isTime ? null : point.shadow, active: isTime ? null : point.active, label: between }) : null, h("span", { class: "sub" }, between)),
+    h("td", {}, point ? intervalBar({ low: point.low, high: point.high, shadow: point.share, active: point.share_active, lowActive: point.low_active, highActive: point.high_active, label: beside ? `${between}, ${beside}` : between }) : null,
+      h("span", { class: "sub" }, between), beside ? h("span", { class: "sub" }, h("br"), beside) : null),
     h("td", { class: "one" }, eValue(point?.e), point?.threshold ? h("span", { class: "sub" }, ` of ${Number(point.threshold.toPrecision(3))}`) : null),
     h("td", {}, chip(gate.status, STATUS[gate.status])));
 }

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from schemas.commands import Command
 from services.gatekeeper.core.canary import salt_of, say_verdict
+from services.gatekeeper.core.comparison import verdict_evidence
 from services.gatekeeper.core.readiness import preparedness
 from services.gatekeeper.core.rollback import NoTarget, choose_target
 from services.gatekeeper.core.state import AbTest
@@ -128,7 +129,7 @@ def end_ab_test(turn: Turn, stage: AbTest, reason: str, line: str) -> None:
         release=stage.release,
         evidence={
             "active": routing.active_release,
-            "verdict": cast(JsonValue, verdict.to_json()),
+            "verdict": verdict_evidence(turn.policy, verdict),
             "fixed_n": None if fixed_n is None else cast(JsonValue, fixed_n.to_json()),
             "units": stage.units,
             "units_reached": is_planned,

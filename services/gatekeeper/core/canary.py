@@ -11,7 +11,7 @@ from schemas.decisions import Progress
 from schemas.gate_inputs import BlobsChecked
 from schemas.routing import RoutingState
 from services.gatekeeper.core.candidates import Outcome, end_candidate
-from services.gatekeeper.core.comparison import gate_progress, spared_domains
+from services.gatekeeper.core.comparison import gate_progress, spared_domains, verdict_evidence
 from services.gatekeeper.core.fixed_n_gate import objection, still_needed, tested
 from services.gatekeeper.core.guardrail import guarded
 from services.gatekeeper.core.state import (
@@ -202,7 +202,7 @@ def on_blobs_checked(turn: Turn, checked: BlobsChecked) -> None:
         )
         return
     verdict = _judged(turn, stage)
-    evidence: dict[str, JsonValue] = {**_evidence(stage, verdict), **_approval(stage)}
+    evidence: dict[str, JsonValue] = {**_evidence(turn, stage, verdict), **_approval(stage)}
     if stage.forced_by is not None:
         line = f"forced by {stage.forced_by}: {verdict.summary}"
         promote(turn, stage.candidate, reason="manual", line=line, evidence=evidence)
@@ -271,7 +271,7 @@ def _mirrored_back(turn: Turn, routing: RoutingState) -> RoutingState:
 
 
 def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
-    """A progress line with every gate, at most every few seconds."""
+    """A progress line with every gate, where one is due."""
     routing = turn.routing
     share = routing.canary.basis_points if routing.canary else 0
     paused = f", paused by {turn.state.paused_by}" if turn.state.paused_by else ""
@@ -281,7 +281,7 @@ def say(turn: Turn, stage: CanaryRun, verdict: Verdict, *, needed: str) -> None:
 
 def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, needed: str) -> None:
     """As `say`, for whatever release answers a share of users."""
-    if turn.state.now - turn.state.progress_at < turn.policy.watch.progress_s * 1000:
+    if not turn.is_progress_due:
         return
     turn.progress(
         Progress(
@@ -290,7 +290,7 @@ def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, neede
             phase="canary",
             release=release,
             line=f"{label}: {verdict.summary}"[:1000],
-            gates=gate_progress(verdict.gates),
+            gates=gate_progress(turn.policy, verdict.gates),
             needed=needed[:500],
         )
     )
@@ -299,7 +299,7 @@ def say_verdict(turn: Turn, release: str, verdict: Verdict, *, label: str, neede
 def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
     code = verdict.reason_code
     outcome: Outcome = "failed" if code in HARM_REASONS or code.startswith("domain:") else "returned"
-    evidence, line = _evidence(stage, verdict), verdict.summary
+    evidence, line = _evidence(turn, stage, verdict), verdict.summary
     spared = spared_domains(verdict.gates) if outcome == "failed" and turn.policy.promote.partial else None
     if spared is not None:
         evidence, line = {**evidence, **spared.evidence}, f"{line}; {spared.line}"
@@ -308,16 +308,22 @@ def _abort(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
 
 def _block(turn: Turn, stage: CanaryRun, verdict: Verdict, *, why: str) -> None:
     """The classical tests object: nothing is held against the candidate that the gates did not find."""
-    evidence = _evidence(stage, verdict)
+    evidence = _evidence(turn, stage, verdict)
     end_candidate(
         turn, stage.candidate, "returned", kind="abort", reason="fixed_n", line=why, evidence=evidence
     )
 
 
-def _evidence(stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:
+def _evidence(turn: Turn, stage: CanaryRun, verdict: Verdict) -> dict[str, JsonValue]:
     named: dict[str, JsonValue] = {"classifier": stage.classifier} if stage.classifier else {}
     classical: dict[str, JsonValue] = {"fixed_n": stage.fixed_n} if stage.fixed_n is not None else {}
-    return {"verdict": verdict.to_json(), "qa": stage.qa, **named, **_mirrored(stage.mirror), **classical}
+    return {
+        "verdict": verdict_evidence(turn.policy, verdict),
+        "qa": stage.qa,
+        **named,
+        **_mirrored(stage.mirror),
+        **classical,
+    }
 
 
 def _mirrored(found: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
@@ -341,7 +347,7 @@ def _move_to_promote(turn: Turn, stage: CanaryRun, verdict: Verdict) -> None:
             kind="abort",
             reason="dry_run",
             line=f"would be promoted: {verdict.summary}",
-            evidence=_evidence(stage, verdict),
+            evidence=_evidence(turn, stage, verdict),
         )
     else:
         turn.set(stage=stage.model_copy(update={"checking_since": turn.state.now}))
@@ -372,7 +378,11 @@ def _is_ramp_due(turn: Turn, stage: CanaryRun, verdict: Verdict) -> bool:
 
 
 def _needed(verdict: Verdict) -> str:
-    return "; ".join(gate.needed for gate in verdict.gates if gate.needed)
+    missing = [gate.needed for gate in verdict.gates if gate.needed]
+    if not verdict.traffic.is_met:
+        more = verdict.traffic.min_shadow - verdict.traffic.n_s
+        missing.append(f"still needed: {more:g} more shadow units, or a narrower interval of the error rate")
+    return "; ".join(missing)
 
 
 def _approval(stage: CanaryRun) -> dict[str, JsonValue]:

@@ -39,7 +39,7 @@ def watch_preparing(turn: Turn, stage: Preparing) -> None:
             line=f"{so_far.line}; share {policy.share:.0%} {why}",
             evidence={"silent": list(so_far.silent), "ready": so_far.ready, "live": so_far.live},
         )
-    elif is_progress_due(turn):
+    elif turn.is_progress_due:
         _say(
             turn,
             release,
@@ -87,7 +87,7 @@ def watch_examining(turn: Turn) -> None:
     if is_complete or is_late or is_lost:
         left = 0 if is_complete or is_late else len(expected) - len(results)
         _finish(turn, stage, judge_exam(policy.qa, expected, results), cut_short_by=left)
-    elif is_progress_due(turn):
+    elif turn.is_progress_due:
         passed = sum(result.is_passed for result in results)
         line = f"QA {len(results)} of {len(expected)} probes back, {passed} passed, {waited_s:.0f} s"
         _say(turn, stage.candidate.release, line, needed=f"{len(expected) - len(results)} more results")
@@ -113,11 +113,6 @@ def probe_results(stage: Examining) -> Iterator[ProbeResult]:
             if active is None
             else active.error is None and active.as_expected is not False,
         )
-
-
-def is_progress_due(turn: Turn) -> bool:
-    """Whether people have waited long enough for a word."""
-    return turn.state.now - turn.state.progress_at >= turn.policy.watch.progress_s * 1000
 
 
 def _is_of(stage: Examining, turn: Turn, row: ProbeAnswer | ProbeMeasurement) -> bool:

@@ -128,7 +128,7 @@ def _watch_candidate(turn: Turn, stage: Mirroring) -> None:
             needed = "resume: the canary is due, but staging is paused"
             _say(turn, stage, seen.coverage_text, needed=needed)
         else:
-            mirrored = comparison(seen, _judged(turn, stage)[0])
+            mirrored = comparison(turn.policy, seen, _judged(turn, stage)[0])
             start_canary(turn, stage.candidate, qa=stage.qa, mirrored=mirrored)
     elif waited_s >= policy.max_s:
         code = "traffic" if seen.sent else "no_copies"
@@ -167,7 +167,7 @@ def _held(turn: Turn, stage: Mirroring, code: str | None) -> Mirroring:
 
 def _end(turn: Turn, stage: Mirroring, outcome: Outcome, *, code: str, line: str) -> None:
     rows, _ = _judged(turn, stage)
-    evidence: dict[str, JsonValue] = {"mirror": comparison(stage.memory, rows), "qa": stage.qa}
+    evidence: dict[str, JsonValue] = {"mirror": comparison(turn.policy, stage.memory, rows), "qa": stage.qa}
     spared = spared_domains(rows) if outcome == "failed" and turn.policy.promote.partial else None
     if spared is not None:
         evidence, line = {**evidence, **spared.evidence}, f"{line}; {spared.line}"
@@ -189,7 +189,7 @@ def _needed(policy: MirrorPolicy, seen: MirrorState, waited_s: float) -> str:
 
 def _say(turn: Turn, stage: Mirroring, line: str, *, needed: str) -> None:
     state, routing = turn.state, turn.routing
-    if state.now - state.progress_at < turn.policy.watch.progress_s * 1000:
+    if not turn.is_progress_due:
         return
     share = routing.mirror.basis_points if routing.mirror else 0
     turn.progress(
@@ -199,7 +199,7 @@ def _say(turn: Turn, stage: Mirroring, line: str, *, needed: str) -> None:
             phase="qa",
             release=stage.candidate.release,
             line=f"mirror {share / 100:g} %: {line}"[:1000],
-            gates=gate_progress(_judged(turn, stage)[0]),
+            gates=gate_progress(turn.policy, _judged(turn, stage)[0]),
             needed=needed[:500],
         )
     )

@@ -153,6 +153,12 @@ class WatchPolicy(Section):
     """A longer gap between ticks during a canary aborts it as `unwatched`."""
     progress_s: Seconds = 5.0
     """A progress line at least this often while a stage runs."""
+    window_progress_s: Annotated[float, Field(ge=0, exclude_if=lambda value: value == 0)] = 0.0
+    """A progress line also after each closed window, and not more often than this; 0: only those of `progress_s`."""
+    interval_alpha: Annotated[float, Field(ge=0, lt=1, exclude_if=lambda value: value == 0)] = 0.0
+    """Level of each gate's time-uniform intervals in evidence and progress lines, one for each arm: 0.05 is 95 %;
+    0: none. No gate is judged by them.
+    """
     rollback_cooldown_s: Seconds = 600.0
     """After an automatic rollback no other one follows for this long."""
     baseline_units: Annotated[int, Field(ge=1)] = 4000

@@ -141,7 +141,7 @@ def watch_comparison(turn: Turn, stage: Bake) -> None:
             turn,
             reason=f"bake:{harm.name}",
             line=f"worse than the release before it: {harm.line}",
-            evidence={"mirror": comparison(stage.mirror, rows)},
+            evidence={"mirror": comparison(turn.policy, stage.mirror, rows)},
         )
 
 
@@ -156,7 +156,9 @@ def watch_bake(turn: Turn, stage: Bake) -> None:
     copies = "" if stage.mirror is None else f", old slot: {stage.mirror.coverage_text}"
     if baked_s >= policy.promote.bake_s:
         compared = (
-            None if stage.mirror is None else comparison(stage.mirror, _judge_promoted(turn, stage.mirror)[0])
+            None
+            if stage.mirror is None
+            else comparison(turn.policy, stage.mirror, _judge_promoted(turn, stage.mirror)[0])
         )
         turn.set(stage=None)
         turn.decide(
@@ -167,7 +169,7 @@ def watch_bake(turn: Turn, stage: Bake) -> None:
             release=stage.release,
             evidence={} if compared is None else {"mirror": compared},
         )
-    elif state.now - state.progress_at >= policy.watch.progress_s * 1000:
+    elif turn.is_progress_due:
         _tell(turn, f"bake {baked_s:.0f} of {policy.promote.bake_s:g} s{copies}", release=stage.release)
 
 

@@ -272,6 +272,8 @@ class JudgeState(Frozen):
     alarm: str | None = None
     """A rollback trigger that fired with nothing to roll back to, told once."""
     progress_at: EpochMs = 0
+    has_untold_window: bool = False
+    """Whether a window closed in a running stage since the last progress line; only where the policy asks for one."""
     force_order: ForceOrder | None = None
     feedback: dict[str, int] = Field(default_factory=dict)
     """Feedback statuses since the last promote."""

@@ -41,6 +41,7 @@ def _on_copies(turn: Turn, tally: Tally) -> None:
     merger, whole = merger.offer(tally.partition, window)
     turn.set(copies=merger)
     for each in whole:
+        turn.note_window()
         take_copies(turn, each)
     watch_mirror(turn)
 
@@ -49,6 +50,7 @@ def _take(turn: Turn, window: WindowTally) -> None:
     state = turn.state
     if state.routing is None:
         return
+    turn.note_window()
     if window.epoch >= state.active_since_epoch and window.total.active.answered:
         keep = float(turn.policy.watch.baseline_units)
         turn.set(baseline=sparse(observe_baseline(dense(state.baseline), window, keep=keep)))

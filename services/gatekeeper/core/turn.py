@@ -95,9 +95,23 @@ class Turn:
     def check_blobs(self) -> None:
         self.effects.append(CheckBlobs(self.routing.active_release, self.routing.epoch))
 
+    def note_window(self) -> None:
+        """A window has closed: a running stage owes people a word, where the policy wants one for each."""
+        if self.state.stage is not None and self.policy.watch.window_progress_s > 0:
+            self.set(has_untold_window=True)
+
+    @property
+    def is_progress_due(self) -> bool:
+        """Whether people have waited long enough for a word, or are owed one for a closed window."""
+        waited_s = (self.state.now - self.state.progress_at) / 1000
+        watch = self.policy.watch
+        if self.state.has_untold_window and waited_s >= watch.window_progress_s:
+            return True
+        return waited_s >= watch.progress_s
+
     def tell(self, line: str, *, release: Sha256, needed: str = "") -> None:
-        """A progress line of a running stage, at most every few seconds."""
-        if self.state.now - self.state.progress_at < self.policy.watch.progress_s * 1000:
+        """A progress line of a running stage, where one is due."""
+        if not self.is_progress_due:
             return
         routing = self.routing
         self.progress(
@@ -113,7 +127,7 @@ class Turn:
 
     def progress(self, progress: Progress) -> None:
         self.effects.append(PublishProgress(progress))
-        self.set(progress_at=self.state.now)
+        self.set(progress_at=self.state.now, has_untold_window=False)
 
     def decide(
         self,
@@ -159,7 +173,12 @@ class Turn:
             decided_at=self.state.now,
             software=self.state.software,
         )
-        self.set(routing=state, last_decision=decision_digest(decision), progress_at=self.state.now)
+        self.set(
+            routing=state,
+            last_decision=decision_digest(decision),
+            progress_at=self.state.now,
+            has_untold_window=False,
+        )
         self._note_share(state)
         self.effects.append(PublishDecision(decision))
         return decision

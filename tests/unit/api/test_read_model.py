@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from schemas.decisions import GateProgress
 from schemas.feedback import FeedbackStatus
 from services.api.core.gate_series import KEPT_POINTS, GateSeries
 from services.api.core.read_model import ReadModel
@@ -103,6 +104,30 @@ def test_a_gate_carries_the_interval_that_holds_at_every_look() -> None:
     assert gate.low is not None
     assert gate.high is not None
     assert gate.low < 2 / 212 < gate.high < 0.1
+
+
+def test_both_arms_have_the_intervals_that_the_gatekeeper_logged() -> None:
+    """For p95 too, whose estimates are milliseconds: the share, and its interval, are those of slow answers."""
+    logged = progress(statuses={"promote:p95": "open"})
+    values = {**logged.gates[0].values, "est_s": 240.0, "ci_s": [0.001, 0.04], "ci_a": [0.006, 0.015]}
+    model = in_canary()
+    model.take_progress(logged.model_copy(update={"gates": (with_values(logged.gates[0], values),)}), 5)
+    gate = canary_view(model, points=10).series[0].gates["promote:p95"]
+    assert (gate.low, gate.high, gate.low_active, gate.high_active) == (0.001, 0.04, 0.006, 0.015)
+    assert (gate.share, gate.share_active, gate.shadow) == (2 / 212, 0.01, 240.0)
+
+
+def test_a_gate_with_one_arm_has_nothing_of_the_other() -> None:
+    logged = progress(statuses={"promote:toxicity": "open"})
+    values = {**logged.gates[0].values, "n_a": 0.0, "x_a": 0.0, "ci_s": [0.001, 0.04]}
+    model = in_canary()
+    model.take_progress(logged.model_copy(update={"gates": (with_values(logged.gates[0], values),)}), 5)
+    gate = canary_view(model, points=10).series[0].gates["promote:toxicity"]
+    assert (gate.share_active, gate.low_active, gate.high_active) == (None, None, None)
+
+
+def with_values(gate: GateProgress, values: dict[str, Any]) -> GateProgress:
+    return gate.model_copy(update={"values": values})
 
 
 def test_progress_of_another_release_is_not_this_canary_s() -> None:

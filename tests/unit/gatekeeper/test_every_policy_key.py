@@ -36,6 +36,7 @@ SAMPLES = {
     "paired": True,
     "partial": False,
     "force_approvers": 1,
+    "interval_alpha": 0.1,
 }
 """Another valid value, where nearly the same number is none."""
 

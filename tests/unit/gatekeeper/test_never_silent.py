@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from schemas.decisions import Progress
 from schemas.event import SLOTS
 from services.gatekeeper.core.effects import PublishDecision, PublishProgress
 from services.gatekeeper.core.state import (
@@ -21,7 +25,7 @@ from services.gatekeeper.core.state import (
 from services.gatekeeper.settings import LONGEST_SILENCE_S
 from tests.histories.script import BOOT, GOOD, NEWER, History
 
-SLOW = {"ramp": {"min_step_s": 5}, "promote": {"bake_s": 300}}
+SLOW: dict[str, Any] = {"ramp": {"min_step_s": 5}, "promote": {"bake_s": 300}}
 
 
 def preparing() -> History:
@@ -142,3 +146,70 @@ def test_a_progress_line_says_which_stage_and_what_is_needed() -> None:
         for _ in range(20):
             history.tick(0.5)
         assert history.progress[-1].needed, begin.__name__
+
+
+def shipped_watch() -> dict[str, Any]:
+    shipped = yaml.safe_load(Path("configs/gatekeeper.yaml").read_text())
+    return dict(shipped["gatekeeper"]["policy"]["watch"])
+
+
+def told_in(history: History, windows: int, **traffic: Any) -> list[Progress]:
+    """What people were told while so many windows of the running canary closed."""
+    before = len(history.progress)
+    history.traffic(windows, **traffic)
+    return history.progress[before:]
+
+
+@pytest.mark.parametrize("begin", [canary, mirroring, bake, ab_test], ids=lambda value: value.__name__)
+def test_as_shipped_each_closed_window_of_a_stage_is_told(
+    begin: Callable[[], History], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SLOW, "watch", shipped_watch())
+    history = begin()
+    before = len(history.progress)
+    for _ in range(6):
+        history.window(shadow=50, active=950)
+        history.tick(0.5)
+    told = history.progress[before:]
+    assert len(told) == 6
+    assert all(progress.phase == history.routing.phase for progress in told)
+
+
+def test_the_record_of_a_window_has_every_gate_with_value_evidence_count_and_what_is_needed() -> None:
+    history = History({**SLOW, "watch": shipped_watch()}).begin()
+    history.warm()
+    history.to_canary()
+    history.traffic(8)
+    told = history.progress[-1]
+    names = {gate.name for gate in told.gates}
+    assert {
+        "abort:error_margin",
+        "abort:p95",
+        "abort:toxicity",
+        "promote:error_margin",
+        "domain:law",
+    } <= names
+    error = next(gate for gate in told.gates if gate.name == "promote:error_margin").values
+    assert {"e", "threshold", "n_s", "x_s", "est_s", "est_a", "ci_s", "ci_a"} <= set(error)
+    assert "more shadow units" in told.needed
+
+
+def test_windows_that_close_together_are_told_once() -> None:
+    """A backlog is read at once, and time stands still meanwhile: the log gets one record, not a thousand."""
+    history = History({**SLOW, "watch": shipped_watch()}).begin()
+    history.warm()
+    history.to_canary()
+    told = told_in(history, 100, seconds=0.0)
+    assert len(told) <= 1
+    assert len(told_in(history, 100, seconds=0.01)) <= 2
+    history.tick(0.5)
+    assert history.progress[-1].at == history.now
+
+
+def test_without_that_key_a_window_is_told_as_often_as_before() -> None:
+    history = History().begin()
+    history.warm()
+    history.to_canary()
+    told = told_in(history, 11)
+    assert len(told) == 2
+    assert "ci_s" not in told[-1].gates[0].values

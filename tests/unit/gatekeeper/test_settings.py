@@ -13,6 +13,7 @@ from services.gatekeeper.core.policy import (
     MirrorPolicy,
     PromotePolicy,
     RatingsPolicy,
+    WatchPolicy,
     policy_change,
     read_policy,
 )
@@ -38,6 +39,7 @@ def test_the_shipped_file_says_what_the_code_defaults_to(tmp_path: Path) -> None
         "ratings": RatingsPolicy(),
         "mirror": MirrorPolicy(bake_basis_points=500),
         "rollback": replace(GatePolicy().rollback, min_windows=3),
+        "watch": WatchPolicy(window_progress_s=0.5, interval_alpha=0.05),
     }
     assert shipped == GatePolicy().model_copy(update=later)
 
@@ -46,6 +48,7 @@ def test_a_key_that_came_later_leaves_the_digest_of_older_policies_alone() -> No
     dumped = GatePolicy().model_dump(mode="json")
     assert not {"force_approvers", "partial", "freezes_training"} & set(dumped["promote"])
     assert not {"mirror", "ratings"} & set(dumped)
+    assert not {"window_progress_s", "interval_alpha"} & set(dumped["watch"])
     assert GatePolicy(promote=PromotePolicy(force_approvers=2)).digest != GatePolicy().digest
 
 
