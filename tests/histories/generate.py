@@ -24,7 +24,16 @@ NAMES = [probe for probe, _ in PROBES]
 
 def promote_and_bake() -> History:
     """The ordinary way of a good candidate, over two partitions."""
-    history = History(RAMP, partitions=2).begin()
+    return _promoted(RAMP)
+
+
+def promote_with_intervals() -> History:
+    """The same with a progress record for each window, and intervals in the evidence."""
+    return _promoted({**RAMP, "watch": {"window_progress_s": 0.5, "interval_alpha": 0.05}})
+
+
+def _promoted(policy: dict[str, Any]) -> History:
+    history = History(policy, partitions=2).begin()
     for _ in range(6):
         history.window(partition=0, active=500)
         history.window(partition=1, active=500)
@@ -516,6 +525,7 @@ HISTORIES: dict[str, Callable[[], History]] = {
     write.__name__: write
     for write in (
         promote_and_bake,
+        promote_with_intervals,
         failed_examination,
         harmful_canary,
         automatic_rollback,

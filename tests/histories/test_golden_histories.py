@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,19 @@ def test_silence_is_held_and_said_before_it_aborts(name: str) -> None:
         "mirror_with_poor_coverage": "copies back (70.0%)",
     }.get(name, "data carry outcome, latency and label")
     assert any(why in line for line in told)
+
+
+def test_evidence_has_each_arm_s_interval_where_the_policy_asks_for_it_and_is_else_the_same() -> None:
+    def gates(name: str) -> list[dict[str, Any]]:
+        promoted = next(d for d in map(Decision.model_validate_json, decisions(name)) if d.kind == "promote")
+        return promoted.evidence["verdict"]["gates"]  # type: ignore[call-overload,index,return-value]
+
+    told = gates("promote_with_intervals")
+    for gate in told:
+        low, high = gate.pop("ci_s")
+        assert low <= gate["x_s"] / gate["n_s"] <= high
+        assert (gate.pop("ci_a", None) is not None) == (gate["n_a"] > 0)
+    assert told == gates("promote_and_bake")
 
 
 def test_a_spared_domain_is_named_beside_the_harmed_one() -> None:

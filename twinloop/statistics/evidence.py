@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,8 @@ WATCH = "error_trend"
 """H0: the shadow's error rate is not above the active one's. Stops a ramp, decides nothing."""
 
 
-def specs(policy: CanaryPolicy) -> dict[str, AnySpec]:
+@lru_cache(maxsize=8)
+def specs(policy: CanaryPolicy) -> Mapping[str, AnySpec]:
     """Every e-process of a canary by name."""
     if policy.error_mode == "absolute":
         r, c = 1.0, policy.error_margin

@@ -64,8 +64,7 @@ def gate_rows(policy: CanaryPolicy, state: CanaryState) -> tuple[GateRow, ...]:
         for i, name in enumerate(PROMOTE_GATES)
     ]
     rows.append(_trend_row(policy, state))
-    rows += [_domain_row(policy, state, i + 1, name) for i, name in enumerate(policy.domains)]
-    return tuple(rows)
+    return (*rows, *_domain_rows(policy, state))
 
 
 def _abort_row(
@@ -204,18 +203,34 @@ def _trend_row(policy: CanaryPolicy, state: CanaryState) -> GateRow:
     )
 
 
-def _domain_row(policy: CanaryPolicy, state: CanaryState, row: int, name: str) -> GateRow:
+def _domain_rows(policy: CanaryPolicy, state: CanaryState) -> list[GateRow]:
+    """All domains, whose evidence is worked out together."""
+    processes = {name: state.processes[name] for name in HARM}
+    gates, maxima = abort_log_e(processes), mixture_log_e(_gate_maxima(processes))
+    means = mixture_log_e(gates)
+    return [
+        _domain_row(policy, state, row, name, gates[row], float(means[row]), float(maxima[row]))
+        for row, name in enumerate(policy.domains, start=1)
+    ]
+
+
+def _domain_row(
+    policy: CanaryPolicy,
+    state: CanaryState,
+    row: int,
+    name: str,
+    gates: Floats,
+    log_now: float,
+    largest: float,
+) -> GateRow:
     """One domain: breached at its Bonferroni share of alpha_domain, `invalid` (holds) already at 1 /
     alpha_abort.
     """
-    processes = scope_processes(state, row)
-    gates = abort_log_e(processes)
     worst = ABORT_GATES[int(gates.argmax())]
-    process = processes[_PROCESS[worst, "abort"]]
-    log_now, alpha = float(mixture_log_e(gates)), policy.alpha_domain / len(policy.domains)
+    process, error = state.processes[_PROCESS[worst, "abort"]], state.processes["error_abort"]
+    alpha = policy.alpha_domain / len(policy.domains)
     breached, suspect = log_now >= -math.log(alpha), log_now >= -math.log(policy.alpha_abort)
-    error = processes["error_abort"]
-    s, a = _rate(error.x_s, error.n_s), _rate(error.x_a, error.n_a)
+    s, a = _rate(error.x_s[row], error.n_s[row]), _rate(error.x_a[row], error.n_a[row])
     sign = ">=" if breached else "<"
     return GateRow(
         name=name,
@@ -224,17 +239,17 @@ def _domain_row(policy: CanaryPolicy, state: CanaryState, row: int, name: str) -
         r=1.0,
         c=policy.error_margin,
         alpha=alpha,
-        n_s=float(process.n_s),
-        x_s=float(process.x_s),
-        n_a=float(process.n_a),
-        x_a=float(process.x_a),
+        n_s=float(process.n_s[row]),
+        x_s=float(process.x_s[row]),
+        n_a=float(process.n_a[row]),
+        x_a=float(process.x_a[row]),
         est_s=s,
         est_a=a,
         diff=None if s is None or a is None else s - a,
         e=bounded_exp(log_now),
         log_e=log_now,
         # Each gate's own maximum, averaged: an upper bound on the maximum of the mean.
-        max_e=bounded_exp(float(mixture_log_e(_gate_maxima(processes)))),
+        max_e=bounded_exp(largest),
         p_anytime=min(1.0, math.exp(-max(log_now, 0.0))),
         threshold=1.0 / alpha,
         literal_pass=None,
@@ -242,7 +257,7 @@ def _domain_row(policy: CanaryPolicy, state: CanaryState, row: int, name: str) -
         needed="",
         line=(
             f"canary in {name}: worst gate {worst}, error {_percent(s)} against {_percent(a)}, "
-            f"harm e={bounded_exp(log_now):.3g} {sign} {1.0 / alpha:g}, n={float(error.n_s):g}"
+            f"harm e={bounded_exp(log_now):.3g} {sign} {1.0 / alpha:g}, n={float(error.n_s[row]):g}"
         ),
     )
 

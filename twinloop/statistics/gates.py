@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from .canary_state import CanaryState, advance, coverage, observe_baseline
 from .eprocess import log_e, mixture_log_e
@@ -45,20 +46,17 @@ __all__ = [
 
 def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
     """The verdict at `now`: pure, so the same state and time give the same words and numbers."""
-    gates = gate_rows(policy, state)
-    traffic = traffic_row(policy, state)
-    ruling = _rule(policy, state, now=now, gates=gates, traffic=traffic)
-    harm = float(mixture_log_e(abort_log_e(scope_processes(state, 0))))
-    safe = float(promote_log_e(scope_processes(state, 0)).min())
+    found = _findings(policy, state)
+    ruling = _rule(policy, state, now=now, found=found)
     return Verdict(
         kind=ruling.kind,
         reason_code=ruling.reason_code,
         summary=ruling.summary,
-        gates=gates,
-        traffic=traffic,
+        gates=found.gates,
+        traffic=found.traffic,
         quality=quality_row(policy, state, now),
-        mean_e_abort=bounded_exp(harm),
-        min_e_promote=bounded_exp(safe),
+        mean_e_abort=bounded_exp(found.harm),
+        min_e_promote=bounded_exp(found.safe),
         may_ramp=ruling.kind is VerdictKind.HOLD
         and _silence(policy, state, now) is None
         and _invalid(policy, state, now) is None
@@ -67,6 +65,34 @@ def judge(policy: CanaryPolicy, state: CanaryState, now: float) -> Verdict:
         windows=state.totals.windows,
         windows_digest=state.windows_digest,
         x_w_ms=state.x_w_ms,
+    )
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What a state says whatever the time."""
+
+    gates: tuple[GateRow, ...]
+    traffic: TrafficRow
+    harm: float
+    """Log of the mean of the abort gates' e-values."""
+    safe: float
+    """Log of the smallest promote gate's e-value."""
+    is_proven: bool
+    """Whether every promote gate has 1 / alpha_promote now."""
+
+
+@lru_cache(maxsize=4)
+def _findings(policy: CanaryPolicy, state: CanaryState) -> _Findings:
+    """Kept for the next clock tick, which judges the same state again; states never change and hash by identity."""
+    processes = scope_processes(state, 0)
+    promote = promote_log_e(processes)
+    return _Findings(
+        gates=gate_rows(policy, state),
+        traffic=traffic_row(policy, state),
+        harm=float(mixture_log_e(abort_log_e(processes))),
+        safe=float(promote.min()),
+        is_proven=bool(is_proven_safe(promote, policy.alpha_promote)),
     )
 
 
@@ -98,13 +124,12 @@ def _rule(
     state: CanaryState,
     *,
     now: float,
-    gates: tuple[GateRow, ...],
-    traffic: TrafficRow,
+    found: _Findings,
 ) -> _Ruling:
     silence = _silence(policy, state, now)
     if silence is not None:
         return silence
-    harm = _harm(state, gates)
+    harm = _harm(state, found.gates)
     if harm is not None:
         return harm
     invalid = _invalid(policy, state, now)
@@ -113,9 +138,9 @@ def _rule(
         if now - since > policy.invalid_ttl_s:
             return _Ruling(VerdictKind.ABORT, code, f"{why} for more than {policy.invalid_ttl_s:g} s")
         return _Ruling(VerdictKind.HOLD, code, why)
-    blocker = _blocker(policy, state, gates, traffic)
+    blocker = _blocker(found)
     if blocker is None:
-        lines = "; ".join(gate.line for gate in gates if gate.kind == "promote")
+        lines = "; ".join(gate.line for gate in found.gates if gate.kind == "promote")
         return _Ruling(VerdictKind.PROMOTE, "all_gates_cleared", lines)
     units = float(state.processes["error_promote"].n_s[0]) + state.totals.warmup_units
     if units >= policy.max_shadow:
@@ -169,20 +194,18 @@ def _invalid(policy: CanaryPolicy, state: CanaryState, now: float) -> tuple[str,
     return None
 
 
-def _blocker(
-    policy: CanaryPolicy, state: CanaryState, gates: tuple[GateRow, ...], traffic: TrafficRow
-) -> _Ruling | None:
+def _blocker(found: _Findings) -> _Ruling | None:
     """Why the canary may not be promoted yet; None when it may."""
+    gates, traffic = found.gates, found.traffic
     suspect = next((g for g in gates if g.kind == "domain" and g.status == "invalid"), None)
     if suspect is not None:
         return _Ruling(VerdictKind.HOLD, f"domain:{suspect.name}", suspect.line)
     promote = [gate for gate in gates if gate.kind == "promote"]
     limits = [*promote, *(gate for gate in gates if gate.name == "early_stop")]
     literal = next((gate for gate in limits if gate.literal_pass is False), None)
-    proven = bool(is_proven_safe(promote_log_e(scope_processes(state, 0)), policy.alpha_promote))
-    if proven and traffic.is_met and literal is None:
+    if found.is_proven and traffic.is_met and literal is None:
         return None
-    if not proven:
+    if not found.is_proven:
         weakest = min(promote, key=lambda gate: gate.log_e)
         return _Ruling(VerdictKind.HOLD, f"evidence:{weakest.name}", f"{weakest.line}; {weakest.needed}")
     if not traffic.is_met:

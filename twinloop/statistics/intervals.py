@@ -10,6 +10,9 @@ import numpy as np
 from .proportions import confidence_sequence
 from .verdict import GateRow
 
+STEPS = 20
+"""Halvings for each end: a millionth is finer than anybody reads."""
+
 
 def with_intervals(rows: Iterable[GateRow], alpha: float) -> tuple[GateRow, ...]:
     """The rows with `ci_s` and `ci_a` at level 1 - alpha for each arm that has units; as they are where alpha is 0.
@@ -24,7 +27,7 @@ def with_intervals(rows: Iterable[GateRow], alpha: float) -> tuple[GateRow, ...]
         return known
     n = np.array([[row.n_s for row in known], [row.n_a for row in known]])
     x = np.minimum(np.array([[row.x_s for row in known], [row.x_a for row in known]]), n)
-    low, high = confidence_sequence(x, n, alpha)
+    low, high = confidence_sequence(x, n, alpha, steps=STEPS)
 
     def between(arm: int, place: int) -> tuple[float, float] | None:
         return (float(low[arm, place]), float(high[arm, place])) if n[arm, place] > 0 else None

@@ -43,11 +43,14 @@ def wilson(x: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Flo
     )
 
 
-def confidence_sequence(x: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Floats]:
+def confidence_sequence(
+    x: ArrayLike, n: ArrayLike, alpha: float = 0.05, *, steps: int = _CS_STEPS
+) -> tuple[Floats, Floats]:
     """Time-uniform interval for a Bernoulli rate: all rates whose beta-binomial e-value is below 1 / alpha.
 
     Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon, arXiv 1810.08240. Valid at every n at once. Fractional x
-    (sums of outcomes in [0, 1]) are covered too, by concavity.
+    (sums of outcomes in [0, 1]) are covered too, by concavity. Each end is found by so many halvings and lies
+    outside, so that fewer of them only make the interval wider.
     """
     x, n = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(n, dtype=np.float64))
     level = betaln(PRIOR_A + x, PRIOR_B + n - x) - betaln(PRIOR_A, PRIOR_B) + np.log(alpha)
@@ -60,7 +63,7 @@ def confidence_sequence(x: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tupl
     outside, inside = np.stack([np.zeros_like(x), np.ones_like(x)]), rate
     is_open = ~is_excluded(outside)
     ends = outside.copy()
-    for _ in range(_CS_STEPS):
+    for _ in range(steps):
         middle = 0.5 * (outside + inside)
         excluded = is_excluded(middle)
         outside = np.where(excluded, middle, outside)
