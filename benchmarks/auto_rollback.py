@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.gatekeeper_world import gatekeeper, world
 from benchmarks.result_file import write
 from benchmarks.routing_setup import best_broker, percentile
@@ -39,6 +41,7 @@ FAULTS: dict[str, dict[str, float]] = {
 """Share of the bad release's answers that fail, take 2.5 s, or are flagged."""
 PHASES = ("bake", "steady")
 SEED = 42
+SHIPPED = Path("configs/gatekeeper.yaml")
 
 
 def figures(samples: Mapping[str, Any]) -> dict[str, float]:
@@ -167,12 +170,14 @@ def main() -> int:
     load, trials, numbers = os.getloadavg(), list[dict[str, Any]](), itertools.count(2)
     rounds = 1 if arguments.quick else 4
     bakes = {"bake": 120.0, "steady": 1.0}
+    shipped = yaml.safe_load(SHIPPED.read_text())["gatekeeper"]["policy"]
     for phase in PHASES:
         with tempfile.TemporaryDirectory() as folder, world(FaultyWorld, Path(folder)) as place:
             section = {
                 "bootstrap_release": place.release(1),
                 "policy": {
                     "qa": {"min_probes": 40},
+                    "rollback": shipped["rollback"],
                     "promote": {"bake_s": bakes[phase], "force_approvers": 1},
                     "watch": {"rollback_cooldown_s": 1.0},
                 },
