@@ -16,6 +16,9 @@ from twinloop.topics import TopicCatalogue
 
 Say = Callable[[str], None]
 
+SAID_EVERY_MS = 5000
+"""Progress is logged for each window; of that so much is read by somebody who follows the whole demo."""
+
 
 class DecisionLog:
     """A thread that reads `decisions` from the beginning; of one epoch only the first record counts."""
@@ -24,6 +27,7 @@ class DecisionLog:
         self._say = say
         self.decisions: list[Decision] = []
         self.progress: list[Progress] = []
+        self._said_at = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._failure: Exception | None = None
@@ -68,7 +72,9 @@ class DecisionLog:
                     elif kind == Progress.type.encode():
                         progress = decode(record, Progress)
                         self.progress.append(progress)
-                        self._say(f"    {progress.phase}: {progress.line}")
+                        if progress.at - self._said_at >= SAID_EVERY_MS:
+                            self._said_at = progress.at
+                            self._say(f"    {progress.phase}: {progress.line}")
         except Exception as error:
             with self._changed:
                 self._failure = error
