@@ -9,6 +9,7 @@ shipped, a progress record with intervals included. Writes `benchmarks/results/g
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ from schemas.event import DOMAINS
 from schemas.gate_inputs import GateInput, Tally
 from schemas.outcomes import OutcomeBatch, OutcomeRow
 from services.gatekeeper.core.fold import fold
+from services.gatekeeper.core.state import JudgeState
 from tests.histories.script import History
 from tests.integration.gatekeeper.world import PARTITIONS, World
 from twinloop.codec import decode
@@ -116,8 +118,8 @@ def backlog(folder: Path, *, seconds: int, per_s: int, broker: str) -> dict[str,
 def window_costs(windows: int) -> list[float]:
     """Milliseconds of processor time of each canary window, tally and tick.
 
-    The fold is pure, so each window is folded three times and the middle time counts: what else the machine does in
-    between is no cost of a window.
+    The fold is pure, so all windows are folded three times over and each one's middle time counts: what else the
+    machine does meanwhile is no cost of a window.
     """
     history = History(
         {
@@ -128,18 +130,23 @@ def window_costs(windows: int) -> list[float]:
     ).begin()
     history.warm()
     history.to_canary()
-    found: list[float] = []
+    begun, at = history.state, len(history.records)
+    ends: list[int] = []
     for _ in range(windows):
-        before, at = history.state, len(history.records)
         history.window(shadow=100, active=900, shadow_errors=4.0, active_errors=36.0)
-        records = history.records[at:]
-        times = []
-        for _ in range(3):
-            started, state = time.process_time(), before
-            for offset, record in enumerate(records, start=at):
-                state, _ = fold(state, record, offset)
-            times.append((time.process_time() - started) * 1000)
-        found.append(median(times))
+        ends.append(len(history.records))
+    passes = [_pass(begun, history.records, [at, *ends]) for _ in range(3)]
+    return [median(times) for times in zip(*passes, strict=True)]
+
+
+def _pass(state: JudgeState, records: list[GateInput], bounds: list[int]) -> list[float]:
+    """Milliseconds of the records between each two bounds, folded in order."""
+    found = []
+    for start, end in itertools.pairwise(bounds):
+        started = time.process_time()
+        for offset in range(start, end):
+            state, _ = fold(state, records[offset], offset)
+        found.append((time.process_time() - started) * 1000)
     return found
 
 
