@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from schemas.changes import ChangeProposed, ChangeReviewed, PatchOperation, ReleaseDocuments
 from services.gatekeeper.release_checks import ReleaseChecks
@@ -28,12 +29,12 @@ class ApprovalOffice(Shelf):
 
     def proposed(self, patch: Sequence[PatchOperation] = MORE_PASSAGES, **changes: Any) -> ChangeProposed:
         key = changes.pop("key", "operator-1")
-        fields = {"author": "olga", "change": "pr-1", "base": self.documents, **changes}
+        fields: dict[str, Any] = {"author": "olga", "change": "pr-1", "base": self.documents, **changes}
         return signed_proposal(self.signer(key), patch, reason="a test", via="cli", now_ms=NOW, **fields)
 
     def reviewed(self, proposal: ChangeProposed, **changes: Any) -> ChangeReviewed:
         key, verdict = changes.pop("key", "approver-1"), changes.pop("verdict", "approve")
-        fields = {"reviewer": "anna", "nonce": "n-1", **changes}
+        fields: dict[str, Any] = {"reviewer": "anna", "nonce": "n-1", **changes}
         return signed_review(
             self.signer(key), proposal, verdict, reason="read", via="cli", now_ms=NOW, **fields
         )
@@ -48,9 +49,10 @@ class ApprovalOffice(Shelf):
         """What is said about a candidate that the trainer signed, with what this patch leads to."""
         before = Documents.read(self.store.get(self.release.rules), self.store.get(self.release.prompt))
         after = patched(before, patch)
-        named = {
+        signed: dict[str, ChangeProposed | ChangeReviewed | None] = {"proposal": proposal, "review": review}
+        named: dict[str, JsonValue] = {
             part: self.store.put(canonical_json(document))
-            for part, document in (("proposal", proposal), ("review", review))
+            for part, document in signed.items()
             if document is not None
         }
         event = self.child(
