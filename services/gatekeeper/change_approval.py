@@ -47,7 +47,7 @@ def check_approval(
     )
     try:
         _check_change(before, after, evidence.metrics.get(_CHANGE), store=store, ring=ring)
-    except (ArtifactError, ChangeRefused, ConfigError, SignatureError, Unapproved) as error:
+    except (ArtifactError, ChangeRefused, SignatureError, Unapproved) as error:
         raise Unapproved(
             f"{changed} differ from the parent's without a valid approval: {error}; "
             f"changes are made by `twinloop pr propose`"
@@ -86,7 +86,11 @@ def _check_review(proposal: ChangeProposed, review: ChangeReviewed, ring: KeyRin
 
 def _outcome(proposal: ChangeProposed, before: ReleaseDocuments, store: BlobStore) -> ReleaseDocuments:
     """Digests of the documents that the patch leads to; one that it leaves alone keeps the name it has."""
-    base = Documents.read(store.get(before.rules), store.get(before.prompt))
+    rules, prompt = store.get(before.rules), store.get(before.prompt)
+    try:
+        base = Documents.read(rules, prompt)
+    except ConfigError as error:
+        raise Unapproved(f"the parent's documents cannot be read: {error}") from error
     made = patched(base, proposal.patch)
     return ReleaseDocuments(
         rules=before.rules if made.rules == base.rules else made.digests.rules,
