@@ -26,7 +26,9 @@ class TestKafkaStream(StreamContract):
                 Outgoing(names("out"), b"%d" % number + padding, partition=at % 4) for at in range(300)
             )
             stream.commit()
-            stream.send_all(Outgoing(names("out"), b"undone" + padding, partition=at % 4) for at in range(300))
+            stream.send_all(
+                Outgoing(names("out"), b"undone" + padding, partition=at % 4) for at in range(300)
+            )
             stream.abort()
         values = [int(record.value or b"") for record in written()]
         assert values.count(0) == 300
