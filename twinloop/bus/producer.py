@@ -20,8 +20,9 @@ _ROOM_CHECK_S = 0.1
 class PromptProducer:
     """Sends records and reports at `flush()` whether all of them arrived; safe to share between threads.
 
-    A record whose acknowledgement was lost may arrive twice. Its first record leaves in milliseconds, where librdkafka's
-    idempotent producer waits half a second for an id: for a process that sends one order, which its readers take once.
+    A record whose acknowledgement was lost may arrive twice. Its first record leaves in milliseconds, where an
+    idempotent producer of librdkafka waits half a second for an id: for a process that sends one order, which its
+    readers take once.
     """
 
     _IS_IDEMPOTENT = False
