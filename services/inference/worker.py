@@ -21,7 +21,7 @@ from services.inference.core.answers import (
     outcome_batches,
     outcome_row,
 )
-from services.inference.core.overload import OverloadPolicy
+from services.inference.core.overload import Backlog, OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
 from services.inference.guarded_engine import GuardedEngine
@@ -93,7 +93,7 @@ class InferenceWorker:
         self._metrics, self._clock, self._tracer = metrics, clock, tracer
         self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
         self._recent: list[str] = []
-        self._backlog_since: float | None = None
+        self._backlog: Backlog | None = None
         self._backlog_ms = 0
         self._is_shedding = False
         self._said: tuple[object, ...] = ()
@@ -140,10 +140,13 @@ class InferenceWorker:
         """A batch that is not full says that nothing waits behind it."""
         now = self._clock.monotonic()
         if polled < self._limits.batch_max:
-            self._backlog_since, self._is_shedding = None, False
-        elif self._backlog_since is None:
-            self._backlog_since = now
-        self._backlog_ms = 0 if self._backlog_since is None else int(1000 * (now - self._backlog_since))
+            self._backlog, self._backlog_ms, self._is_shedding = None, 0, False
+            return
+        waiting = self._stream.waiting()
+        seen = Backlog.begun(waiting, now) if self._backlog is None else self._backlog.seen(waiting, now)
+        self._backlog = seen
+        if not self._is_shedding:  # else the last value holds: a backlog that is being cut shrinks, too
+            self._backlog_ms = seen.lasting_ms(self._limits.overload, now)
 
     def _read_until_known(self, reading: Reading, records: Sequence[Record]) -> Reading | None:
         """Hold while Redis is silent: with nothing polled come back later, else wait; Kafka keeps the queries."""

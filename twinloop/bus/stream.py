@@ -239,6 +239,20 @@ class TransactionalStream:
         """The partitions owned now."""
         return frozenset(self._owned)
 
+    def waiting(self) -> int:
+        """How many offsets lie between what was polled and the ends of the owned partitions, as last heard of.
+
+        Asks no broker; a partition of which nothing was fetched yet counts as empty. Raises Transient.
+        """
+        owned = [_Partition(*source) for source in self._owned]
+        with kafka_errors(f"looking at the backlog of {self._name}"):
+            behind = 0
+            for at in self._consumer.position(owned):
+                _, end = self._consumer.get_watermark_offsets(at, cached=True)
+                if at.offset >= 0:
+                    behind += max(0, end - at.offset)
+        return behind
+
     def close(self) -> None:
         """Aborts what is uncommitted and leaves; commit first for a clean drain. May be called twice."""
         if self._is_closed:

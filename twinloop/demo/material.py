@@ -78,6 +78,8 @@ class Material:
     notes: tuple[str, ...] = ()
     traffic_per_second: float = 60.0
     """Users' questions while a canary runs; a tenth of it otherwise."""
+    rise_per_second: float = 2.0
+    """Questions a second by which that traffic grows each second: users arrive, they do not appear at once."""
     asked_per_second: float = 60.0
     """Questions of the demo's own examinations and lessons, beside the traffic; most are the first of their kind."""
 

@@ -102,7 +102,8 @@ def real_material(folder: Path, *, seed: int, at_ms: int) -> Material:
             "The exam asks for an answer without error, not for a citation.",
             f"The exam has {PROBES_IN_FLIGHT} probes in flight, as each costs a second model.",
         ),
-        traffic_per_second=30.0,
+        traffic_per_second=25.0,
+        rise_per_second=0.75,  # a slot that begins to serve has no question's vector yet: each costs 17 ms once
         asked_per_second=12.0,
     )
 

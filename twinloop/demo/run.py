@@ -113,7 +113,9 @@ class _Story:
         self._store = open_store(self._connection.settings.store)
         self._ring = self._connection.ring
         self._folder = installation.plan.home.root
-        self._traffic = Traffic(installation.kafka, installation.topics, seed=SEED)
+        self._traffic = Traffic(
+            installation.kafka, installation.topics, seed=SEED, rise_per_second=material.rise_per_second
+        )
         self._log = DecisionLog(installation.kafka, installation.topics, say)
         self._report: dict[str, Any] = {"harmful_candidates": [], "canaries": []}
         self._teacher = Teacher(self._connection, self._traffic, say)
@@ -230,6 +232,8 @@ class _Story:
             after=since,
         )
         self._traffic.per_second = self._quiet
+        told = ", ".join(f"{kind} {count}" for kind, count in self._traffic.errors_by_kind().items())
+        self._say(f"    errors that users were told so far: {told or 'none'}")
         if ended.kind == "rollback":
             # The canary ends with the release it was compared with: no judgement of the candidate will come.
             raise Transient(
@@ -312,6 +316,7 @@ class _Story:
         )
         self._report |= {
             **counts,
+            "errors_by_kind": self._traffic.errors_by_kind(),
             "dead_letters": dead,
             "lost": max(0, counts.pop("unanswered") - dead),
             "profile": self._plan.profile,

@@ -16,9 +16,6 @@ from twinloop.demo.material import Question
 from twinloop.errors import Transient
 from twinloop.topics import TopicCatalogue
 
-RISE_PER_SECOND = 2.0
-"""Queries a second by which the background traffic grows each second: users arrive, they do not appear at once."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -31,8 +28,11 @@ class Asked:
 class Traffic:
     """One client that asks, in the background at a steady rate and in the foreground in bursts."""
 
-    def __init__(self, kafka: KafkaSettings, topics: TopicCatalogue, *, seed: int) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, topics: TopicCatalogue, *, seed: int, rise_per_second: float
+    ) -> None:
         self._random = random.Random(seed)
+        self._rise = rise_per_second
         self._lock = threading.Lock()
         self.sent: dict[str, Question] = {}
         self.answers: dict[str, Answer] = {}
@@ -42,7 +42,7 @@ class Traffic:
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self.per_second = 1.0
-        """Pace of the background traffic; may be changed while it runs, and rises by RISE_PER_SECOND at most."""
+        """Pace of the background traffic; may be changed while it runs, and rises by `rise_per_second` at most."""
         self.client = Client(kafka, topics, name="demo", on_answer=self._on_answer)
 
     def start(self, questions: Sequence[Question], *, per_second: float) -> None:
@@ -108,6 +108,12 @@ class Traffic:
                 "duplicates": sum(count - 1 for count in self.received.values() if count > 1),
             }
 
+    def errors_by_kind(self) -> dict[str, int]:
+        """What users were told instead of an answer, most frequent first."""
+        with self._lock:
+            told = Counter(answer.error.kind for answer in self.answers.values() if answer.error is not None)
+        return dict(told.most_common())
+
     def close(self) -> None:
         self._stop.set()
         self.client.close()
@@ -118,7 +124,7 @@ class Traffic:
         try:
             while not self._stop.is_set():
                 self._ask("user", self._random.choice(questions), opt_out=False)
-                pace = min(self.per_second, pace + RISE_PER_SECOND / pace)
+                pace = min(self.per_second, pace + self._rise / pace)
                 due += 1.0 / pace
                 delay = due - time.monotonic()
                 if delay > 0:

@@ -1,15 +1,16 @@
 """Who is turned away while a worker cannot keep up: low priority first, and only when the backlog lasts.
 
-A short backlog, such as after a broker's restart, is worked off; one that lasts is cut to a bounded wait, because a
-queue that stands adds its length to every answer (CoDel, Nichols and Jacobson 2012, acts on the same two measures).
-Turning away must be quicker than asking, so such a backlog is read in larger batches, of which the model gets what it
-can answer in one pass: the newest of the highest priority (adaptive LIFO, Maurer, "Fail at Scale", ACM Queue 2015), as
-those who asked last still wait for their answer.
+A backlog that shrinks, such as after a broker's restart, is worked off; one that lasts is cut to a bounded wait,
+because a queue that stands adds its length to every answer (CoDel, Nichols and Jacobson 2012, tells the two apart as
+well). Turning away must be quicker than asking, so such a backlog is read in larger batches, of which the model gets
+what it can answer in one pass: the newest of the highest priority (adaptive LIFO, Maurer, "Fail at Scale", ACM Queue
+2015), as those who asked last still wait for their answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +24,10 @@ class OverloadPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     after_ms: int = Field(default=1500, ge=0, le=600_000)
-    """A backlog is worked off for so long before anything is shed; shorter than any deadline worth serving."""
+    """A backlog that does not shrink is borne for so long before anything is shed; shorter than any deadline worth
+    serving."""
+    work_off_ms: int = Field(default=10_000, ge=0, le=600_000)
+    """One that shrinks may be worked off for so long: what a short stall left behind is answered late, not refused."""
     low_share: float = Field(default=0.02, gt=0, le=1)
     """Then low priority, and mirrored copies, are shed once they have waited this share of their deadline."""
     normal_share: float = Field(default=0.05, gt=0, le=1)
@@ -41,8 +45,30 @@ class OverloadPolicy(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """Full batches without a break: when they began, and how few queries were ever left waiting behind one."""
+
+    began_s: float
+    fewest: int
+    fewest_at_s: float
+
+    @classmethod
+    def begun(cls, waiting: int, now_s: float) -> Backlog:
+        return cls(now_s, waiting, now_s)
+
+    def seen(self, waiting: int, now_s: float) -> Backlog:
+        """This backlog with `waiting` queries behind another full batch."""
+        return replace(self, fewest=waiting, fewest_at_s=now_s) if waiting < self.fewest else self
+
+    def lasting_ms(self, policy: OverloadPolicy, now_s: float) -> int:
+        """For how long it has not shrunk; all of its time once it has been worked off for `work_off_ms`."""
+        whole = int(1000 * (now_s - self.began_s))
+        return whole if whole >= policy.work_off_ms else int(1000 * (now_s - self.fewest_at_s))
+
+
 def is_shed(policy: OverloadPolicy, routed: RoutedQuery, *, now_ms: int, backlog_ms: int) -> bool:
-    """Whether a query ends unanswered; `backlog_ms` is how long full batches have come without a break.
+    """Whether a query ends unanswered; `backlog_ms` is how long the backlog has lasted.
 
     Who asked with a long deadline may wait long. QA probes are never shed: a release must not fail its examination
     because users are many.

@@ -19,19 +19,19 @@ class LearningSettings:
     """With rank 16: twice the usual scale reached new facts in fewer steps, with old facts kept (benchmarks)."""
     target_modules: tuple[str, ...] = ()
     """Names of the modules to adapt; empty means every linear module but the output head."""
-    learning_rate: float = 7e-3
+    learning_rate: float = 5e-3
     """Highest rate of AdamW on the factor A, reached after the warm-up."""
-    rate_ratio: float = 2.0
+    rate_ratio: float = 1.0
     """Rate of the factor B over that of A: B starts at zero and has further to go (LoRA+, arXiv 2402.12354)."""
-    beta1: float = 0.8
+    beta1: float = 0.9
     """AdamW's decay of the first moment."""
-    beta2: float = 0.95
+    beta2: float = 0.99
     """AdamW's decay of the second moment."""
     weight_decay: float = 0.0
     """AdamW's weight decay, on the adapter's factors."""
-    warm_up_steps: int = 1
+    warm_up_steps: int = 3
     """Steps in which the rate rises from 0."""
-    decay_steps: int = 18
+    decay_steps: int = 60
     """Steps after which the cosine ends ..."""
     final_rate_share: float = 0.1
     """... at this share of `learning_rate`; later steps keep it."""

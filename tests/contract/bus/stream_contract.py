@@ -199,6 +199,15 @@ class StreamContract:
         stream.resume()
         assert len(drain(stream, 40)) == 40
 
+    def test_what_waits_behind_a_batch_is_counted(self, source: str, open_stream: OpenStream) -> None:
+        stream = open_stream(source)
+        left = 40
+        while left:
+            left -= len(stream.poll(15, 0.1))
+            if left < 20:  # both partitions have been heard of
+                assert stream.waiting() == left
+        assert stream.waiting() == 0
+
     def test_one_partition_may_be_paused_alone(self, source: str, open_stream: OpenStream) -> None:
         stream = open_stream(source)
         drain(stream, 1)

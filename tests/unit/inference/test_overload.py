@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from schemas.event import Priority, Purpose
 from schemas.queries import Query
-from services.inference.core.overload import OverloadPolicy, is_shed, most_urgent
+from services.inference.core.overload import Backlog, OverloadPolicy, is_shed, most_urgent
 from services.inference.core.plan import plan_batch
 from services.inference.core.routed_query import RoutedQuery
 from tests.unit.routing.states import state
@@ -62,6 +62,37 @@ def test_who_asked_with_a_long_deadline_may_wait_long() -> None:
 def test_a_short_backlog_is_worked_off_and_probes_are_never_shed() -> None:
     assert not is_shed(POLICY, waiting(9000, priority="low"), now_ms=NOW, backlog_ms=2999)
     assert not is_shed(POLICY, waiting(9000, purpose="qa"), now_ms=NOW, backlog_ms=60_000)
+
+
+def test_a_backlog_lasts_from_when_it_last_shrank() -> None:
+    backlog = Backlog.begun(100, 10.0)
+    for seconds, waiting_behind in ((11.0, 120), (12.0, 90), (13.0, 95), (14.0, 90)):
+        backlog = backlog.seen(waiting_behind, seconds)
+    assert backlog.lasting_ms(POLICY, 14.5) == 2500
+
+
+def test_what_a_stall_left_behind_is_never_shed_while_it_is_worked_off() -> None:
+    """Ten seconds of 30 queries a second wait; the worker answers 60 a second."""
+    policy, backlog, now, left = OverloadPolicy(), Backlog.begun(300, 0.0), 0.0, 300
+    while left > 0:
+        now, left = now + 0.25, left - 8
+        backlog = backlog.seen(left, now)
+        assert backlog.lasting_ms(policy, now) < policy.after_ms
+
+
+def test_a_backlog_that_grows_lasts_from_its_beginning() -> None:
+    backlog = Backlog.begun(16, 5.0)
+    for step in range(1, 30):
+        backlog = backlog.seen(16 + 10 * step, 5.0 + step / 10)
+    assert backlog.lasting_ms(POLICY, 8.0) == 3000
+
+
+def test_nobody_waits_for_ever_because_a_backlog_shrinks_slowly() -> None:
+    backlog = Backlog.begun(1000, 0.0)
+    for second in range(1, 11):
+        backlog = backlog.seen(1000 - second, float(second))
+    assert backlog.lasting_ms(POLICY, 9.9) == 900
+    assert backlog.lasting_ms(POLICY, 10.0) == 10_000
 
 
 def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_not_shed() -> None:

@@ -55,7 +55,9 @@ class Drill:
         """Ended after the installation: what its processes still need while they stop."""
         self._started = time.monotonic()
         self.log = DecisionLog(installation.kafka, installation.topics, say)
-        self.traffic = Traffic(installation.kafka, installation.topics, seed=seed)
+        self.traffic = Traffic(
+            installation.kafka, installation.topics, seed=seed, rise_per_second=material.rise_per_second
+        )
         self.teacher = Teacher(self.connection, self.traffic, say)
         self._routing = RedisRoutingStore(self.connection.settings.redis)
 

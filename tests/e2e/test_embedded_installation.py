@@ -1,23 +1,28 @@
-"""What a newcomer tries on the embedded profile: each example in Python, each command that reports, with `--json`."""
+"""One embedded installation from outside: a scrape of every service, each example, every report as JSON."""
 
 from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
+from tests.repository.exposed import SERVICES, families
 from twinloop.cli.app import build_app
 from twinloop.cli.exit_status import FAILED
+from twinloop.client.client import Client
 from twinloop.stack.home import Home
 from twinloop.stack.installation import Installation, Plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 EXAMPLES = Path("examples")
 STARTER = Path("configs/starter/documents.jsonl")
@@ -44,8 +49,42 @@ ENDS_WITH = {
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     home = Home(tmp_path_factory.mktemp("embedded-home"))
-    with Installation(Plan(home=home, documents=STARTER), print) as installation:
+    with Installation(Plan(home=home, documents=STARTER, api_port=0), print) as installation:
         yield installation
+
+
+@pytest.fixture(scope="module")
+def scrapes(embedded: Installation) -> dict[str, str]:
+    """The metrics of each process, once a question has been answered."""
+    with Client(embedded.kafka, embedded.topics, name="test") as client:
+        assert client.ask(QUESTIONS[0], deadline_ms=60_000).error is None
+    return {name: _scraped(spec.health_port) for name, spec in embedded.supervisor.specs.items()}
+
+
+def test_every_service_exposes_every_metric_it_declares_and_no_other(scrapes: dict[str, str]) -> None:
+    assert {name.partition("-")[0] for name in scrapes} == set(SERVICES)
+    for name, text in scrapes.items():
+        found = {family.name for family in text_string_to_metric_families(text)}
+        # A counter's or a histogram's time of creation is a family of its own in this format.
+        ours = {each for each in found if each.startswith("twinloop_") and not each.endswith("_created")}
+        assert ours == {family.name for family in families(name.partition("-")[0])}, name
+
+
+def test_a_worker_shows_its_circuits_before_anything_fails(scrapes: dict[str, str]) -> None:
+    for slot in ("blue", "green"):
+        series = f'twinloop_inference_circuits{{slot="{slot}",state="open"}} 0.0'
+        assert series in scrapes[f"inference-{slot}-0"]
+
+
+def test_promtool_finds_nothing_to_say_about_a_live_scrape(scrapes: dict[str, str]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH (Debian: the package `prometheus`)")
+    for name, text in scrapes.items():
+        done = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), name
 
 
 def run(name: str, servers: str) -> list[str]:
@@ -122,3 +161,8 @@ def test_what_a_command_reports_is_json_objects_one_a_line(
     shown = [json.loads(each) for each in [*ended.stdout.splitlines(), *capfd.readouterr().out.splitlines()]]
     assert shown
     assert all(isinstance(each, dict) and holds <= set(each) for each in shown)
+
+
+def _scraped(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        return str(reply.read().decode())
