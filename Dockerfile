@@ -19,7 +19,7 @@ COPY services services
 COPY configs configs
 
 FROM base AS lean
-RUN uv pip install --system --no-cache --constraint requirements.lock ".[gatekeeper,api]"
+RUN uv pip install --system --no-cache --constraint requirements.lock ".[gatekeeper,api,otel]"
 USER twinloop
 CMD ["twinloop", "--help"]
 
@@ -28,7 +28,7 @@ FROM base AS model
 # PyTorch project's own, makes the image about 4 GB smaller: --build-arg TORCH_INDEX=<its address>, or TORCH_INDEX in .env.
 ARG TORCH_INDEX=
 RUN if [ -n "$TORCH_INDEX" ]; then uv pip install --system --no-cache --index-url "$TORCH_INDEX" torch==2.13.0; fi \
-    && uv pip install --system --no-cache --constraint requirements.lock ".[model]"
+    && uv pip install --system --no-cache --constraint requirements.lock ".[model,otel]"
 COPY foundation foundation
 USER twinloop
 CMD ["twinloop", "--help"]

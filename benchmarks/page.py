@@ -28,7 +28,9 @@ WORDS: Mapping[str, str] = {
         No broker. The control looks every 50 ms.
         `floor_ms_100` is what one look of a hundred readers takes of two cores that do nothing else: a
         process that wakes after 20 ms finds its caches cold. Looking more often would make that worse,
-        and a quarter of the control's time needs more cores.
+        and a quarter of the control's time needs more cores. A hint pushed beside the looks would not
+        help here: even if it woke all hundred at once, each has its look still to make, so the floor
+        stays; it is above a quarter of the control's time.
     """,
     "router": """
         One router process on a preloaded topic against a bare loop that sends every record on as it is:
@@ -48,7 +50,10 @@ WORDS: Mapping[str, str] = {
         each of which would have been wrong without it.
     """,
     "rollback": """
-        From before the order is signed to the time Kafka gave to the last answer of the bad release.
+        From before the order is signed to the time Kafka gave to the last answer of the bad release; the
+        order is sent as the command line sends it, by a process that has not spoken to Kafka yet. An
+        idempotent producer's id alone, which librdkafka asks for after 500 ms, took more than all the
+        rest: an order does without, its nonce makes a second copy harmless.
     """,
     "availability": """
         Two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve faults of

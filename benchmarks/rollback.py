@@ -22,7 +22,7 @@ from benchmarks.routing_setup import percentile
 from schemas.commands import Command
 from schemas.routing import RoutingState
 from tests.fixtures.live_system import LiveSystem, Load, now_ms, wait_until
-from twinloop.bus.producer import IdempotentProducer
+from twinloop.bus.producer import PromptProducer
 from twinloop.bus.records import Outgoing
 from twinloop.codec import encode
 from twinloop.routing.store import Installed
@@ -102,7 +102,7 @@ def _by_hand(live: LiveSystem, old: RoutingState, release: str, *, make_active: 
 
 
 def _order(live: LiveSystem) -> int:
-    signer, producer = load_signer(live.folder / "keys", "operator-1"), IdempotentProducer(live.kafka)
+    signer, producer = load_signer(live.folder / "keys", "operator-1"), PromptProducer(live.kafka)
     begun = now_ms()
     order = Command(
         nonce=uuid.uuid4().hex,

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from schemas.gate_inputs import BlobsChecked, ProposalSeen
 from schemas.releases import Release, ReleaseProposed, SignatureBlock
+from services.gatekeeper.change_approval import Unapproved, check_approval
 from twinloop.canonical import canonical_json
 from twinloop.errors import ArtifactError, SignatureError, Transient
 from twinloop.registry.blobs import BlobStore
@@ -28,7 +29,10 @@ class ReleaseChecks:
         return self._store.get(digest)
 
     def proposal(self, event: ReleaseProposed, *, source_offset: int) -> ProposalSeen:
-        """Signature, digests, evidence and every blob of a candidate; raises Transient where the store is silent."""
+        """Signature, digests, evidence, every blob and any change of rules or prompt of a candidate.
+
+        Raises Transient where the store is silent.
+        """
         verdict, detail = "valid", ""
         try:
             self._check_signature(event)
@@ -62,7 +66,26 @@ class ReleaseChecks:
         if release_id(event.release) != event.release_id:
             return [f"the release's digest is {release_id(event.release)}, not {event.release_id}"]
         problems = [f"the trainer says: {problem}" for problem in event.evidence.problems]
-        return problems or verify_release(self._store, event.release, local_foundation=self._local_foundation)
+        problems = problems or verify_release(
+            self._store, event.release, local_foundation=self._local_foundation
+        )
+        return problems or self._unapproved(event)
+
+    def _unapproved(self, event: ReleaseProposed) -> list[str]:
+        """Why its rules or prompt may not be judged; one without a parent is never staged, so nothing is asked."""
+        parent = event.release.parent
+        if parent is None:
+            return []
+        try:
+            known = self.load(parent)
+            check_approval(event.release, known, event.evidence, store=self._store, ring=self._ring)
+        except (ArtifactError, SignatureError) as error:
+            return [
+                f"parent {parent[:8]} cannot be read, so nothing proves that rules and prompt are its own: {error}"
+            ]
+        except Unapproved as error:
+            return [str(error)]
+        return []
 
     def _check_signature(self, event: ReleaseProposed) -> None:
         if event.signed is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
+from tests.fixtures.promtool import promtool_program
 from tests.repository.exposed import SERVICES, families
 from twinloop.cli.app import build_app
 from twinloop.cli.exit_status import FAILED
@@ -77,9 +77,7 @@ def test_a_worker_shows_its_circuits_before_anything_fails(scrapes: dict[str, st
 
 
 def test_promtool_finds_nothing_to_say_about_a_live_scrape(scrapes: dict[str, str]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not on PATH (Debian: the package `prometheus`)")
+    promtool = promtool_program()
     for name, text in scrapes.items():
         done = subprocess.run(
             [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.gatekeeper.settings import GatekeeperSettings
+from tests.fixtures.promtool import promtool_program
 from tests.repository.exposed import SERVICES, every_sample_name, named_in
 from twinloop.cli.app import build_app
 from twinloop.settings_loader import load_settings
@@ -30,11 +30,8 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def promtool(*arguments: str, stdin: str | None = None) -> str:
     """What promtool said; skips where it is not installed."""
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not on PATH (Debian: the package `prometheus`)")
     done = subprocess.run(
-        [program, *arguments], cwd=DEPLOY, input=stdin, capture_output=True, text=True, timeout=60
+        [promtool_program(), *arguments], cwd=DEPLOY, input=stdin, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -31,10 +31,12 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 OURS = {name: entry for name, entry in SERVICES.items() if str(entry["image"]).startswith("twinloop:")}
 ONE_SHOTS = {name for name, entry in SERVICES.items() if entry.get("restart") == "no"}
 PROFILES = {
-    "obs": {"prometheus", "grafana"},
+    "obs": {"prometheus", "grafana", "otel-collector"},
     "chaos": {"toxiproxy"},
     "gpu": {"inference-blue-gpu", "inference-green-gpu"},
 }
+WITHOUT_SHELL = {"otel-collector"}
+"""Images with nothing in them that could ask their process whether it is healthy."""
 KEYS_FOLDER = "/var/lib/twinloop/keys"
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 each_of_ours = pytest.mark.parametrize("name", sorted(OURS))
@@ -81,6 +83,9 @@ def test_it_restarts_and_says_whether_it_is_healthy_or_ends_by_itself(name: str)
         assert entry.get("healthcheck", {"disable": True}) == {"disable": True}
         return
     assert entry["restart"] == "unless-stopped"
+    if name in WITHOUT_SHELL:
+        assert "healthcheck" not in entry
+        return
     check = entry["healthcheck"]
     assert check["test"][0] in ("CMD", "CMD-SHELL")
     assert {"interval", "timeout", "retries"} <= set(check)
@@ -89,7 +94,7 @@ def test_it_restarts_and_says_whether_it_is_healthy_or_ends_by_itself(name: str)
 @each_service
 def test_what_it_waits_for_exists_and_can_reach_that_state(name: str) -> None:
     for target, entry in SERVICES[name].get("depends_on", {}).items():
-        assert target in SERVICES
+        assert target in SERVICES.keys() - WITHOUT_SHELL
         wanted = "service_completed_successfully" if target in ONE_SHOTS else "service_healthy"
         assert entry["condition"] == wanted, f"{name} waits for {target}"
 
@@ -263,8 +268,10 @@ def test_ci_runs_what_the_contributing_page_says() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     (job,) = workflow["jobs"].values()
     assert workflow["permissions"] == {"contents": "read"}
-    assert "docker" in job["env"]["TWINLOOP_REQUIRE"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["make check", "make test"]
+    assert job["env"]["TWINLOOP_REQUIRE"] == "docker,promtool"
+    promtool, *ours = [step["run"] for step in job["steps"] if "run" in step]
+    assert promtool.endswith("install --yes --no-install-recommends prometheus")
+    assert ours == ["make check", "make test"]
     uses = [step["uses"] for step in job["steps"] if "uses" in step]
     assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in uses)
     assert min(job["strategy"]["matrix"]["python"], key=lambda text: int(text.split(".")[1])) == "3.10"
@@ -361,3 +368,21 @@ def test_nobody_can_log_in_to_grafana() -> None:
     assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
     assert told["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
     assert told["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_spans_of_every_traced_service_reach_the_collector_where_env_says_so() -> None:
+    config = yaml.safe_load((ROOT / "deploy/otel/config.yaml").read_text(encoding="utf-8"))
+    pipeline = config["service"]["pipelines"]["traces"]
+    for part in ("receivers", "processors", "exporters"):
+        assert set(pipeline[part]) == set(config[part])
+    assert set(config["service"]["extensions"]) == set(config["extensions"])
+    address = config["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    inside = {port.split(":")[2] for port in SERVICES["otel-collector"]["ports"]}
+    assert inside == {address.split(":")[1], config["extensions"]["health_check"]["endpoint"].split(":")[1]}
+    assert f"http://otel-collector:{address.split(':')[1]}" in (ROOT / ".env.example").read_text()
+    assert SERVICES["otel-collector"]["volumes"] == ["./deploy/otel:/etc/otelcol:ro"]
+    traced = {name for name, entry in OURS.items() if "OTEL_EXPORTER_OTLP_ENDPOINT" in entry["environment"]}
+    assert traced >= {"router", "inference-blue", "inference-green", "inference-blue-gpu", "api"}
+    installed = re.findall(r'--constraint requirements.lock "\.\[([\w,]+)\]"', DOCKERFILE)
+    assert len(installed) == 2
+    assert all("otel" in extras.split(",") for extras in installed)

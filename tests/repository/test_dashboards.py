@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.fixtures.promtool import promtool_program
 from tests.repository.exposed import SERVICES, every_sample_name, families, named_in
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +66,7 @@ def test_the_overview_shows_what_a_person_on_call_asks_first() -> None:
 
 
 def test_promtool_can_read_every_query(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not on PATH (Debian: the package `prometheus`)")
+    promtool = promtool_program()
     asked = [expression for page in PAGES for expression in expressions(page)]
     rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(asked)]
     file = tmp_path / "rules.yml"

@@ -1,4 +1,4 @@
-"""Writes records outside any transaction, once each within a session (idempotent producer)."""
+"""Writes records outside any transaction: once each within a session, or at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ _ROOM_CHECKS = 100
 _ROOM_CHECK_S = 0.1
 
 
-class IdempotentProducer:
-    """Sends records and reports at `flush()` whether all of them arrived; safe to share between threads."""
+class PromptProducer:
+    """Sends records and reports at `flush()` whether all of them arrived; safe to share between threads.
+
+    A record whose acknowledgement was lost may arrive twice. Its first record leaves in milliseconds, where an
+    idempotent producer of librdkafka waits half a second for an id: for a process that sends one order, which its
+    readers take once.
+    """
+
+    _IS_IDEMPOTENT = False
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -26,7 +33,11 @@ class IdempotentProducer:
         with kafka_errors(f"starting a producer for {settings.bootstrap_servers}"):
             self._producer = Producer(
                 settings.producer_config(
-                    **{"delivery.report.only.error": True, "on_delivery": self._on_delivery_error}
+                    **{
+                        "enable.idempotence": self._IS_IDEMPOTENT,
+                        "delivery.report.only.error": True,
+                        "on_delivery": self._on_delivery_error,
+                    }
                 ),
                 logger=CLIENT_LOG,
             )
@@ -54,6 +65,12 @@ class IdempotentProducer:
     def _on_delivery_error(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failed.append(as_twinloop_error(error, doing=f"writing to {message.topic()}"))
+
+
+class IdempotentProducer(PromptProducer):
+    """A PromptProducer whose records arrive once each, in order."""
+
+    _IS_IDEMPOTENT = True
 
 
 def refuse_oversize(outgoing: Outgoing, limit: int) -> None:

@@ -88,7 +88,11 @@ class TransactionalProducer:
         self._is_open = False
 
     def abort(self) -> None:
-        """Aborts the open transaction, if any; where Kafka is silent, the next use starts a fresh producer."""
+        """Aborts the open transaction, if any; where Kafka is silent, the next use starts a fresh producer.
+
+        So it does where Kafka knows of no open transaction: right after a commit the next one's first request waits
+        for the commit's marks, and an abort may overtake it (INVALID_TXN_STATE, fatal for librdkafka). Raises Fenced.
+        """
         if not self._is_open:
             return
         self._is_open = False
@@ -99,7 +103,8 @@ class TransactionalProducer:
                 return
             except KafkaException as cause:
                 error = kafka_error(cause)
-                if error is not None and error.fatal():
+                is_unknown_there = error is not None and error.code() == KafkaError.INVALID_TXN_STATE
+                if error is not None and error.fatal() and not is_unknown_there:
                     raise as_twinloop_error(error, doing=f"aborting as {self._id}", cause=cause) from cause
                 if error is None or not error.retriable() or time.monotonic() > deadline:
                     # init_transactions of the next producer aborts it for us.

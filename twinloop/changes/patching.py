@@ -78,6 +78,11 @@ def apply_change(
     return made
 
 
+def patched(base: Documents, patch: Sequence[PatchOperation]) -> Documents:
+    """What the patch makes of `base`, whatever paths it names; raises ChangeRefused where that could not be used."""
+    return _parsed(_patched(base.plain(), patch))
+
+
 def differences(before: JsonValue, after: JsonValue, at: Tokens = ()) -> Iterator[Difference]:
     """Every value in which two documents differ; a list counts as what is in it, in whatever order."""
     if isinstance(before, dict) and isinstance(after, dict):

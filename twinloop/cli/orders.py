@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from schemas.audit import AuditEntry
 from schemas.commands import Action, Command
 from schemas.decisions import Decision
-from twinloop.bus.producer import IdempotentProducer
+from twinloop.bus.producer import PromptProducer
 from twinloop.bus.records import Record
 from twinloop.cli.connection import Connection
 from twinloop.clock import SystemClock
@@ -45,7 +45,7 @@ def make_order(
 
 
 def publish_order(connection: Connection, order: Command) -> None:
-    producer = IdempotentProducer(connection.settings.kafka)
+    producer = PromptProducer(connection.settings.kafka)
     producer.send(order_record(order, connection.topics, source=f"cli/{order.actor}"))
     producer.close()
 

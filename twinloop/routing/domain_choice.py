@@ -40,9 +40,17 @@ class DomainChooser:
 
     def choose(self, text: str) -> Domain:
         """The domain of a question; never fails, the fallback is for what nothing speaks for."""
-        leaders = self._by_keywords(text)
+        words = _words(text)
+        said = self._known.intersection(words)
+        settled = self._settled.get(said)
+        if settled is not None:
+            return settled
+        leaders, is_by_words_alone = self._by_keywords(words, said)
         if len(leaders) == 1:
-            return DOMAINS[leaders[0]]
+            found = DOMAINS[leaders[0]]
+            if is_by_words_alone and len(self._settled) < _MOST_KEPT:
+                self._settled[said] = found
+            return found
         likest = self._by_likeness(text, leaders or range(len(DOMAINS)))
         if likest is not None:
             return DOMAINS[likest]
@@ -50,10 +58,11 @@ class DomainChooser:
             return self._fallback
         return DOMAINS[max(leaders, key=lambda index: (self._priorities[index], -index))]
 
-    def _by_keywords(self, text: str) -> tuple[int, ...]:
-        """The domains with the highest score, if it suffices: none, one, or several that tie."""
-        words = _words(text)
-        said = self._known.intersection(words)
+    def _by_keywords(self, words: Sequence[bytes], said: frozenset[bytes]) -> tuple[tuple[int, ...], bool]:
+        """The domains with the highest score, if it suffices: none, one, or several that tie.
+
+        And whether `said`, the known ones among the words, told all of it: no order of words mattered.
+        """
         votes, phrases = self._sums.get(said) or self._summed(said)
         if phrases:
             spelled = b" %b " % b" ".join(words)
@@ -61,7 +70,7 @@ class DomainChooser:
                 if phrase in spelled:
                     votes += more
         leaders = self._leaders.get(votes)
-        return self._told(votes) if leaders is None else leaders
+        return (self._told(votes) if leaders is None else leaders), not phrases
 
     def _summed(self, said: frozenset[bytes]) -> tuple[int, tuple[Phrase, ...]]:
         """What these words speak for, and the phrases they hint at."""
@@ -126,6 +135,8 @@ class DomainChooser:
         self._known = frozenset(self._votes)
         self._sums: dict[frozenset[bytes], tuple[int, tuple[Phrase, ...]]] = {}
         self._leaders: dict[int, tuple[int, ...]] = {}
+        self._settled: dict[frozenset[bytes], Domain] = {}
+        """By the known words said, where they hint at no phrase and one domain leads."""
 
 
 def _words(text: str) -> list[bytes]:

@@ -211,6 +211,42 @@ class SeriesPointView(Told):
     gates: dict[str, GatePointView]
 
 
+class AbTestView(Told):
+    """The running A/B test, or the last one, and what ended ones found."""
+
+    model_config = example(
+        release=PARENT,
+        running=True,
+        active=RELEASE,
+        share=0.1,
+        units=2000,
+        started_at=1_790_000_040_000,
+        line="A/B 412 of 2000 units: error 0.8 % <= 1.0 % + 5 pts, e=7.2 of 20, n=412",
+        needed="1588 more units",
+        gates=[
+            {"name": "promote:error_margin", "status": "open", "line": "error 0.8 %", "values": {"e": 7.2}}
+        ],
+        reports=[],
+    )
+
+    release: Sha256 | None
+    """The one that is compared; it is not promoted, whatever is found."""
+    running: bool
+    active: Sha256 | None
+    """The one it is compared with."""
+    share: float
+    """Of subjects that it answers now, of 1."""
+    units: int | None
+    """Its counted users at which the test ends."""
+    started_at: EpochMs | None
+    line: str
+    needed: str
+    gates: tuple[GateView, ...]
+    reports: tuple[Decision, ...]
+    """Decisions that ended tests, newest first: `evidence` holds the gates' verdict, valid at any moment, and the
+    fixed-n tests, which hold where `units_reached`."""
+
+
 class CanaryView(Told):
     """The running canary, or the last one."""
 
@@ -392,6 +428,19 @@ class SwapOrder(CandidateOrder):
 
     force: bool = False
     """Promote although the gates have not cleared; a second approver has to force it too, or approve."""
+
+
+class AbTestOrder(Order):
+    """Compare a release that served before with the active one, on users."""
+
+    model_config = example(reason="shorter answers", release=PARENT, basis_points=1000, units=2000)
+
+    release: Sha256 | None = None
+    """The previous one where none is named."""
+    basis_points: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Subjects that it answers, out of 10,000."""
+    units: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    """Its counted users before the test ends, fixed in advance; the gatekeeper's `canary.max_shadow` bounds it."""
 
 
 class CanaryOrder(Order):

@@ -95,6 +95,8 @@ class ReadModel:
         """The last decision that an examination led to."""
         self.canary = GateSeries()
         """The running canary, or the last one."""
+        self.ab_test = GateSeries()
+        """The running A/B test, or the last one."""
         self.proposals: OrderedDict[str, ReleaseProposed] = OrderedDict()
         self.outcomes: dict[str, str] = {}
         """By release: the last thing that was decided about it."""
@@ -161,8 +163,10 @@ class ReadModel:
             return False
         self._touch()
         self.progress.append(Logged(offset, progress))
-        if progress.phase == "canary" and progress.release == self.canary.release:
-            self.canary.add(progress)
+        for series in (self.canary, self.ab_test):
+            # The same release may have been compared after its canary: what has ended says nothing more.
+            if progress.phase == "canary" and progress.release == series.release and series.ended is None:
+                series.add(progress)
         return True
 
     def take_proposal(self, proposal: ReleaseProposed) -> None:
@@ -240,6 +244,10 @@ class ReadModel:
         elif self.canary.ended is None and decision.state.canary is None and kind != "genesis":
             # Whatever took the share away ended it: promote, abort, rollback, or a state written by hand.
             self.canary.end(decision)
+        if kind == "ab_start" and decision.release is not None:
+            self.ab_test = GateSeries(decision.release, decision)
+        elif self.ab_test.ended is None and decision.state.canary is None and kind != "genesis":
+            self.ab_test.end(decision)
         if self.wish is not None and self.wish.release != self.candidate:
             self.wish = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, Literal, cast
 
 from schemas.decisions import Decision
@@ -11,6 +12,7 @@ from schemas.event import DOMAINS, Domain
 from schemas.releases import TrainingEvidence
 from schemas.routing import RoutingState
 from services.api.core.documents import (
+    AbTestView,
     CanaryView,
     DomainLearning,
     FeedbackView,
@@ -97,6 +99,26 @@ def canary_view(model: ReadModel, *, points: int) -> CanaryView:
             for point in series.points[max(0, len(series.points) - points) :]
         ),
         ended=series.ended,
+    )
+
+
+def ab_test_view(model: ReadModel, *, limit: int) -> AbTestView:
+    series, state = model.ab_test, model.state
+    started = series.started.evidence if series.started else {}
+    is_running = series.release is not None and series.ended is None
+    decisions = (cast(Decision, each.event) for each in reversed(model.decisions))
+    units, active = started.get("units"), started.get("active")
+    return AbTestView(
+        release=series.release,
+        running=is_running,
+        active=active if isinstance(active, str) else None,
+        share=_share(state) if is_running else 0.0,
+        units=units if isinstance(units, int) else None,
+        started_at=series.started.decided_at if series.started else None,
+        line=series.last.line if series.last else (series.started.line if series.started else ""),
+        needed=series.last.needed if series.last and is_running else "",
+        gates=tuple(gate_view(gate) for gate in series.last.gates) if series.last else (),
+        reports=tuple(islice((each for each in decisions if each.kind == "ab_end"), limit)),
     )
 
 

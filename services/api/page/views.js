@@ -2,7 +2,7 @@
 
 import { clock, evidenceChart, h, intervalBar, percent } from "./charts.js";
 
-const KINDS = { promote: "good", bake_end: "good", mirror: "info", canary: "info", ramp: "info", stage: "info", genesis: "", restore: "warn", adopt: "warn", pause: "warn", resume: "", reject: "bad", abort: "bad", rollback: "bad" };
+const KINDS = { ab_start: "info", ab_end: "", promote: "good", bake_end: "good", mirror: "info", canary: "info", ramp: "info", stage: "info", genesis: "", restore: "warn", adopt: "warn", pause: "warn", resume: "", reject: "bad", abort: "bad", rollback: "bad" };
 const BECAME = { genesis: "first", stage: "in examination", canary: "in canary", ramp: "in canary", promote: "promoted", bake_end: "promoted", reject: "rejected", abort: "aborted", rollback: "restored" };
 const STATUS = { cleared: "good", open: "", breached: "bad", invalid: "warn" };
 const GATES = { error_margin: "errors", early_stop: "errors, early stop", p95: "slow answers (p95)", toxicity: "toxic answers", error_trend: "error trend" };
@@ -47,14 +47,19 @@ export function twins(status) {
 
 export function stage(status, qa, canary) {
   if (status?.phase === "qa" || (qa?.running && !canary?.running)) return examination(qa, true);
+  if (isAbTest(status, canary)) return [h("p", { class: "stage-line" }, status.line)];
   if (canary?.running || canary?.release) return judged(canary, qa);
   if (qa?.judged) return examination(qa, false);
   return [none("No candidate. The trainer proposes one when enough feedback or documents wait.")];
 }
 
+// A share of users without a candidate: two releases that both served are compared, and none is judged.
+const isAbTest = (status, canary) => status?.phase === "canary" && !status.candidate && !canary?.running;
+
 export function stageTitle(status, canary) {
   if (status?.phase === "qa") return `${short(status.candidate)} in its examination`;
   if (canary?.running) return `${short(canary.release)} in its canary, ${percent(canary.share, canary.share * 100 % 1 ? 1 : 0)} of subjects`;
+  if (isAbTest(status, canary)) return `A/B test: ${short(status.shadow.release)} answers ${percent(status.canary_share, status.canary_share * 100 % 1 ? 1 : 0)} of subjects`;
   if (canary?.ended) return `last canary: ${short(canary.release)}, ${canary.ended.kind === "promote" ? "promoted" : canary.ended.kind}`;
   return "";
 }

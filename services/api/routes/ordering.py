@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from services.api.core.documents import (
+    AbTestOrder,
     CanaryOrder,
     CandidateOrder,
     Ingest,
@@ -60,6 +61,20 @@ def ordering_routes(parts: Parts) -> APIRouter:
         parameters = {"basis_points": order.basis_points}
         view = await desk.give(caller, "jump", order.reason, key=key, parameters=parameters)
         return told(view, response)
+
+    @router.post("/ab")
+    async def start_ab_test(order: AbTestOrder, caller: Caller, key: Key, response: Response) -> OrderView:
+        """Let a release that served before answer a share of subjects; it ends with a report and promotes nothing."""
+        parameters = {"basis_points": order.basis_points, "units": order.units}
+        view = await desk.give(
+            caller, "ab_start", order.reason, key=key, release=order.release, parameters=parameters
+        )
+        return told(view, response)
+
+    @router.post("/ab/stop")
+    async def stop_ab_test(order: Order, caller: Caller, key: Key, response: Response) -> OrderView:
+        """End the running A/B test: the active release answers everybody, and what was seen is reported."""
+        return told(await desk.give(caller, "ab_stop", order.reason, key=key), response)
 
     @router.post("/abort")
     async def abort(order: CandidateOrder, caller: Caller, key: Key, response: Response) -> OrderView:

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from services.api.core.documents import (
+    AbTestView,
     CanaryView,
     HistoryView,
     QaView,
@@ -20,6 +21,7 @@ from services.api.core.documents import (
 )
 from services.api.core.gate_series import KEPT_POINTS
 from services.api.core.views import (
+    ab_test_view,
     canary_view,
     history_view,
     named_releases,
@@ -70,6 +72,14 @@ def reading_routes(parts: Parts) -> APIRouter:
         """The running canary or the last one: every gate now, and over time with interval and e-value."""
         with follower.model() as model:
             return canary_view(model, points=points)
+
+    @router.get("/ab")
+    async def ab_test(
+        limit: Annotated[int, Query(ge=0, le=100, description="How many ended tests to report.")] = 10,
+    ) -> AbTestView:
+        """The running A/B test or the last one, gate by gate, and the reports of those that ended."""
+        with follower.model() as model:
+            return ab_test_view(model, limit=limit)
 
     @router.get("/history")
     async def history(

@@ -70,7 +70,9 @@ class Situation(msgspec.Struct, frozen=True):
 
 def decide(arrivals: Sequence[Arriving], situation: Situation) -> Decisions:
     """Decides every arrival; pure. Raises NotReady where the rules of a release it needs are not prepared."""
-    now_ms, is_backlogged = situation.now_ms, situation.is_backlogged
+    now_ms = situation.now_ms
+    # Nobody is refused before this share of the deadline has passed: low priority is the first to go.
+    share = situation.policy.low_share if situation.is_backlogged else 1
     admitted: list[tuple[int, int, ParsedQuery]] = []
     refusals: list[Refusal] = []
     ended: dict[int, dict[str, None]] = {}
@@ -88,7 +90,7 @@ def decide(arrivals: Sequence[Arriving], situation: Situation) -> Decisions:
             duplicates += 1
             continue
         fresh[query_id] = None
-        if is_backlogged or now_ms - query.asked_at >= query.deadline_ms:
+        if now_ms - query.asked_at >= share * query.deadline_ms:
             refused = _refused(situation, query)
             if refused is not None:
                 refusals.append(Refusal(position, refused))

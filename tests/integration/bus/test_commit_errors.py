@@ -93,6 +93,32 @@ def test_a_fenced_producer_ends_the_worker(cluster: MockCluster, stream: Transac
         stream.commit()
 
 
+def test_an_abort_that_finds_no_transaction_open_at_the_broker_undoes_the_work_and_goes_on(
+    cluster: MockCluster, stream: TransactionalStream
+) -> None:
+    take(stream, 10)
+    stream.send(Outgoing("out", b"x"))
+    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    cluster.fail_next(END_TXN, [KafkaError.INVALID_TXN_STATE])
+    with pytest.raises(Transient, match="undone"):
+        stream.commit()
+    assert [record.offset for record in take(stream, 10)] == list(range(10))
+    stream.send(Outgoing("out", b"x"))
+    stream.commit()
+    assert stream.commits == 1
+
+
+def test_an_abort_that_finds_a_successor_ends_the_worker(
+    cluster: MockCluster, stream: TransactionalStream
+) -> None:
+    take(stream, 10)
+    stream.send(Outgoing("out", b"x"))
+    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    cluster.fail_next(END_TXN, [KafkaError.PRODUCER_FENCED])
+    with pytest.raises(Fenced):
+        stream.commit()
+
+
 @pytest.mark.slow
 def test_a_call_that_ignores_its_own_time_out_does_not_stop_the_worker(
     cluster: MockCluster, stream: TransactionalStream

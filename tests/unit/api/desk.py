@@ -171,7 +171,7 @@ class PlayedKafka:
         feed(self.follower, self.topics, "audit", entry)
         if self.refuse is None and order.action in DECIDING:
             self.epoch += 1
-            kind = {"jump": "ramp"}.get(order.action, order.action)
+            kind = {"jump": "ramp", "ab_stop": "ab_end"}.get(order.action, order.action)
             made = decision(
                 self.epoch, kind, evidence={"command": order.nonce}, line=f"{kind} by {order.actor}"
             )

@@ -9,7 +9,7 @@ from schemas.event import Domain
 from schemas.routing import RoutingState
 from schemas.seen_ids import SeenIds
 from services.router.core.micro_batch import Arrival, Decisions, Situation, decide
-from services.router.core.overload import OverloadPolicy
+from services.router.core.overload import OverloadPolicy, admit
 from services.router.core.rows import Seen, encode_seen, spell, spell_batch
 from tests.unit.router.records import NOW, query
 from tests.unit.routing.states import A, B, canary, mirror, state
@@ -109,6 +109,23 @@ def test_who_is_answered_by_the_shadow_gets_no_copy_there() -> None:
         if route.stamp.purpose == "mirror":
             assert route.stamp.bucket is not None
             assert assign(both, f"user-q-{route.position}").arm == "active", position
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low"])
+@pytest.mark.parametrize("is_backlogged", [False, True])
+def test_a_batch_refuses_at_the_millisecond_the_policy_names(priority: str, is_backlogged: bool) -> None:
+    policy = OverloadPolicy(low_share=0.3, normal_share=0.7)
+    for waited_ms in (0, 299, 300, 699, 700, 999, 1000, 5000):
+        asked = query("q-1", asked_at=NOW - waited_ms, deadline_ms=1000, priority=priority)
+        found = decided([Arrival(0, asked)], state(), is_backlogged=is_backlogged, policy=policy)
+        expected = admit(
+            policy,
+            priority=asked.priority,
+            waited_ms=waited_ms,
+            deadline_ms=1000,
+            is_backlogged=is_backlogged,
+        )
+        assert [refusal.kind for refusal in found.refusals] == ([] if expected == "route" else [expected])
 
 
 def test_expired_and_shed_queries_end_with_an_error_and_are_not_assigned() -> None:

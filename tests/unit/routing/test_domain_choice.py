@@ -42,6 +42,23 @@ def test_a_keyword_counts_once_however_often_it_is_said() -> None:
     assert chooser.choose("court court court: which rate has the loan?") == "fin"
 
 
+def test_a_choice_made_before_changes_none_made_later() -> None:
+    told = rules(
+        law={"keywords": {"notice period": 3, "court": 1}}, fin={"keywords": {"period": 1, "loan": 1}}
+    )
+    asked = [
+        "a loan in court",
+        "a period of notice",
+        "the notice period",
+        "period",
+        "loan",
+        "court: loan period",
+    ]
+    warm = DomainChooser(told)
+    for text in [*asked, *asked, *reversed(asked)]:
+        assert warm.choose(text) == DomainChooser(told).choose(text), text
+
+
 def test_weights_add_up_exactly_whatever_their_size() -> None:
     fine = {"keywords": {"court": 0.5, "judge": 0.25, "appeal": 0.25, "bail": 5e-324}}
     chooser = DomainChooser(rules(law=fine, fin={"keywords": {"loan": 1, "bank rate": 100}}))
