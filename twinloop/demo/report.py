@@ -60,6 +60,7 @@ class Report:
             f"by the indexes alone {_pair(d['accuracy_index_only'])}, old facts {_pair(d['accuracy_old_facts'])}",
             f"swap {d['swap_ms']:.1f} ms, rollback {d['rollback_ms']:.1f} ms, "
             "from the start of the one Redis write until the last router acted on it",
+            f"a release was proposed {d['feedback_to_proposal_s']:.0f} s after the first correction was sent",
             f"harmful candidates stopped: {', '.join(map(_harm, d['harmful_candidates'])) or 'none was tried'}",
             f"rollback: digests equal {_yes(d['rollback_digests_equal'])}, "
             f"answers to the probe set equal {_yes(d['rollback_probe_answers_equal'])}",

@@ -109,6 +109,7 @@ class _Story:
     def __init__(self, plan: DemoPlan, installation: Installation, material: Material, say: Say) -> None:
         self._plan, self._installation, self._material, self._say = plan, installation, material, say
         self._started = time.monotonic()
+        self._staged_at = self._started
         self._connection = Connection(installation.plan.home.root, None)
         self._store = open_store(self._connection.settings.store)
         self._ring = self._connection.ring
@@ -181,8 +182,11 @@ class _Story:
             self._traffic.client.change(document)
         questions = [Question(text, lesson.domain) for text, lesson in taught]
         answers = self._traffic.ask_all("lesson", questions, per_second=self._material.asked_per_second)
+        began = time.monotonic()
         self._teacher.correct(answers, questions, [lesson.correction for _, lesson in taught])
-        return self._follow(first.epoch, expected="promote")
+        promoted = self._follow(first.epoch, expected="promote")
+        self._report["feedback_to_proposal_s"] = round(self._staged_at - began, 1)
+        return promoted
 
     def _stop_harm(self, harm: Harm, expected: str) -> None:
         self._step(f"harm: {len(harm.corrections)} corrections that teach {harm.name}")
@@ -214,6 +218,7 @@ class _Story:
             timeout_s=TRAINING_PATIENCE_S,
             after=since,
         )
+        self._staged_at = time.monotonic()
         examined = self._log.wait(
             lambda each: each.kind in ("mirror", "canary", "reject") and each.release == staged.release,
             what=f"the examination of {staged.release}",
