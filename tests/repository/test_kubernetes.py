@@ -136,7 +136,8 @@ def test_every_environment_name_is_a_setting_of_that_service(name: str) -> None:
         if variable.startswith("TWINLOOP_"):
             assert is_setting(variable, settings_of(name)), f"{name}: {variable} is no setting"
         else:
-            assert variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HOME"), f"{name}: {variable}"
+            foreign = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HOME", "OTEL_EXPORTER_OTLP_ENDPOINT")
+            assert variable in foreign, f"{name}: {variable}"
 
 
 @each_workload
