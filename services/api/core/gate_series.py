@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import JsonValue
 
 from schemas.decisions import Decision, GateProgress, Progress
 from schemas.event import EpochMs, Sha256
@@ -59,7 +60,30 @@ class GateSeries:
             self.points = [*self.points[:-1:2], self.points[-1]]
 
     def end(self, decision: Decision) -> None:
+        """Ended by `decision`, whose evidence is the last point: no progress record is made of the deciding window."""
         self.ended = decision
+        gates = judged_gates(decision)
+        if gates and self.last is not None:
+            self.add(self.last.model_copy(update={"at": decision.decided_at, "gates": gates}))
+
+
+def judged_gates(decision: Decision) -> tuple[GateProgress, ...]:
+    """The gates of a verdict as a progress record names them; none where the decision rests on no comparison."""
+    verdict = decision.evidence.get("verdict")
+    rows = verdict.get("gates") if isinstance(verdict, dict) else None
+    return tuple(_judged_gate(row) for row in rows if isinstance(row, dict)) if isinstance(rows, list) else ()
+
+
+def _judged_gate(row: Mapping[str, JsonValue]) -> GateProgress:
+    told = ("name", "kind", "line", "status")
+    return GateProgress.model_validate(
+        {
+            "name": f"{row['kind']}:{row['name']}",
+            "line": str(row["line"])[:500],
+            "status": row["status"],
+            "values": {name: value for name, value in row.items() if name not in told},
+        }
+    )
 
 
 def gate_points(gates: tuple[GateProgress, ...]) -> dict[str, GatePoint]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from schemas.decisions import GateProgress
+from schemas.decisions import Decision, GateProgress
 from schemas.feedback import FeedbackStatus
 from services.api.core.gate_series import KEPT_POINTS, GateSeries
 from services.api.core.read_model import ReadModel
 from services.api.core.swap_rule import missing_evidence
 from services.api.core.views import canary_view, history_view, qa_view, status_view
 from tests.unit.api.desk import ACTIVE, CANDIDATE, NOW, decision, progress
+
+GOLDEN = Path("tests/histories/golden")
 
 
 def status(feedback_id: str, disposition: Any, *, at: int = NOW, reason: str | None = None) -> FeedbackStatus:
@@ -184,3 +187,34 @@ def test_a_process_that_falls_silent_is_forgotten() -> None:
     assert model.workers
     model.forget_silent(now_ms=NOW + 31_000, after_ms=30_000)
     assert not model.workers
+
+
+def test_an_ended_canary_shows_the_gates_it_was_ended_on() -> None:
+    """The deciding window makes a decision, and no progress record."""
+    series = GateSeries(CANDIDATE, decision())
+    series.add(progress())
+    (ended,) = (each for each in logged("abort_by_early_stop") if each.kind == "abort")
+    series.end(ended)
+    assert series.last is not None
+    shown = {gate.name: gate for gate in series.last.gates}
+    assert shown["abort:early_stop"].status == "breached"
+    assert "300" in shown["abort:error_margin"].line
+    assert series.points[-1].at == ended.decided_at
+    assert series.points[-1].gates["abort:error_margin"].n == 300
+
+
+@pytest.mark.parametrize(
+    "history", sorted({path.name.split(".")[0] for path in GOLDEN.glob("*.decisions.jsonl")})
+)
+def test_every_verdict_that_was_ever_logged_can_be_shown(history: str) -> None:
+    for each in logged(history):
+        series = GateSeries(CANDIDATE, decision())
+        series.add(progress())
+        series.end(each)
+        assert series.last is not None
+        assert series.last.gates
+
+
+def logged(history: str) -> list[Decision]:
+    lines = (GOLDEN / f"{history}.decisions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Decision.model_validate_json(line) for line in lines]
