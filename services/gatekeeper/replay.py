@@ -57,12 +57,21 @@ def derive(inputs: Iterable[tuple[int, GateInput]]) -> Iterator[Decision]:
                 yield effect.decision
 
 
-def replay(inputs: Iterable[tuple[int, GateInput]], logged: Iterable[Decision]) -> Replay:
-    """Compare what `inputs` lead to with the first logged decision of each epoch."""
+def replay(
+    inputs: Iterable[tuple[int, GateInput]], logged: Iterable[Decision], *, settled: int | None = None
+) -> Replay:
+    """Compare what `inputs` lead to with the first logged decision of each epoch.
+
+    Inputs from offset `settled` on may have led to decisions that came too late to be among `logged`.
+    """
     winners: dict[int, Decision] = {}
     for decision in logged:
         winners.setdefault(decision.epoch, decision)
-    derived = tuple(derive(inputs))
+    derived = tuple(
+        decision
+        for decision in derive(inputs)
+        if settled is None or decision.input_offset < settled or decision.epoch in winners
+    )
     mismatches = [_difference(decision, winners.get(decision.epoch)) for decision in derived]
     known = {decision.epoch for decision in derived}
     mismatches += [
@@ -133,7 +142,8 @@ def _replay_log(options: argparse.Namespace) -> None:
     ring = KeyRing.load(settings.keys.public_path)
     inputs_reader, decisions_reader = (_read(settings, topics, name) for name in ("gate-inputs", "decisions"))
     try:
-        inputs = [(record.offset, decode(record, GateInput)) for record in inputs_reader.read_to_end(600.0)]
+        # Inputs, decisions, then the inputs that came meanwhile: a running gatekeeper decides while this reads.
+        first = inputs_reader.read_to_end(600.0)
         logged: list[Decision] = []
         for record in decisions_reader.read_to_end(600.0):
             if record.header("ce_type") != Decision.type.encode():
@@ -145,10 +155,12 @@ def _replay_log(options: argparse.Namespace) -> None:
                 print(f"offset {record.offset}: ignored, {error}", file=sys.stderr)
             else:
                 logged.append(decision)
+        records = [*first, *inputs_reader.read_to_end(600.0)]
+        inputs = [(record.offset, decode(record, GateInput)) for record in records]
     finally:
         inputs_reader.close()
         decisions_reader.close()
-    result = replay(inputs, logged)
+    result = replay(inputs, logged, settled=first[-1].offset + 1 if first else 0)
     for decision in result.decisions:
         _show(decision, as_json=options.json)
     for mismatch in result.mismatches:

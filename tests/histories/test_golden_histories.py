@@ -199,3 +199,14 @@ def test_of_two_records_of_an_epoch_the_first_one_counts() -> None:
     logged = list(derive(inputs("harmful_canary")))
     second = logged[2].model_copy(update={"reason": "because"})
     assert replay(inputs("harmful_canary"), [*logged, second]).mismatches == ()
+
+
+def test_a_decision_made_while_the_log_was_read_is_no_mismatch_and_an_older_one_that_is_missing_is() -> None:
+    known = inputs("manual_rollback")
+    found = list(derive(known))
+    last = found[-1]
+    assert replay(known, found[:-1], settled=last.input_offset).mismatches == ()
+    assert replay(known, found[:-1], settled=last.input_offset + 1).mismatches == (
+        f"epoch {last.epoch}: derived, but not logged",
+    )
+    assert replay(known, found, settled=0).mismatches == ()
