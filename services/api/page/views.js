@@ -105,7 +105,7 @@ function gateRow(gate, point) {
     h("td", {}, gateTitle(gate.name)),
     h("td", {}, measured(gate.line)),
     h("td", {}, point ? intervalBar({ low: point.low, high: point.high, shadow: point.share, active: point.share_active, lowActive: point.low_active, highActive: point.high_active, label: beside ? `${between}, ${beside}` : between }) : null,
-      h("span", { class: "sub" }, between), beside ? h("span", { class: "sub" }, h("br"), beside) : null),
+      h("span", { class: "sub one" }, between), beside ? h("span", { class: "sub one" }, h("br"), beside) : null),
     h("td", { class: "one" }, eValue(point?.e), point?.threshold ? h("span", { class: "sub" }, ` of ${Number(point.threshold.toPrecision(3))}`) : null),
     h("td", {}, chip(gate.status, STATUS[gate.status])));
 }
