@@ -44,6 +44,13 @@ def take(stream: TransactionalStream, count: int, *, within_s: float = 20.0) -> 
     return records
 
 
+def work_that_a_rebalance_overtakes(cluster: MockCluster, stream: TransactionalStream) -> None:
+    """Ten records read and one sent; the next commit is refused, as the group has gone on without this member."""
+    take(stream, 10)
+    stream.send(Outgoing("out", b"x"))
+    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+
+
 @pytest.mark.parametrize("request_kind", [ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT])
 def test_an_answer_that_asks_for_a_retry_is_retried(
     cluster: MockCluster, stream: TransactionalStream, request_kind: int
@@ -58,9 +65,7 @@ def test_an_answer_that_asks_for_a_retry_is_retried(
 def test_a_rebalance_seen_by_the_broker_undoes_the_work_and_brings_it_again(
     cluster: MockCluster, stream: TransactionalStream
 ) -> None:
-    take(stream, 10)
-    stream.send(Outgoing("out", b"x"))
-    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    work_that_a_rebalance_overtakes(cluster, stream)
     with pytest.raises(Transient, match="undone"):
         stream.commit()
     assert not stream.in_transaction
@@ -96,9 +101,7 @@ def test_a_fenced_producer_ends_the_worker(cluster: MockCluster, stream: Transac
 def test_an_abort_that_finds_no_transaction_open_at_the_broker_undoes_the_work_and_goes_on(
     cluster: MockCluster, stream: TransactionalStream
 ) -> None:
-    take(stream, 10)
-    stream.send(Outgoing("out", b"x"))
-    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    work_that_a_rebalance_overtakes(cluster, stream)
     cluster.fail_next(END_TXN, [KafkaError.INVALID_TXN_STATE])
     with pytest.raises(Transient, match="undone"):
         stream.commit()
@@ -111,9 +114,7 @@ def test_an_abort_that_finds_no_transaction_open_at_the_broker_undoes_the_work_a
 def test_an_abort_that_finds_a_successor_ends_the_worker(
     cluster: MockCluster, stream: TransactionalStream
 ) -> None:
-    take(stream, 10)
-    stream.send(Outgoing("out", b"x"))
-    cluster.fail_next(TXN_OFFSET_COMMIT, [KafkaError.ILLEGAL_GENERATION])
+    work_that_a_rebalance_overtakes(cluster, stream)
     cluster.fail_next(END_TXN, [KafkaError.PRODUCER_FENCED])
     with pytest.raises(Fenced):
         stream.commit()
