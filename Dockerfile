@@ -3,7 +3,7 @@
 #   model  inference, trainer: torch, transformers, peft, faiss
 # docker build --target lean -t twinloop:lean .    docker build --target model -t twinloop:model .
 FROM python:3.12.12-slim-bookworm AS base
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PYTHONDONTWRITEBYTECODE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 RUN pip install --no-cache-dir uv==0.13.9 \
     && useradd --create-home --uid 10001 twinloop \

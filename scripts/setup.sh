@@ -14,6 +14,9 @@ CHECK
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 [ -x "$VENV/bin/uv" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 export VIRTUAL_ENV="$PWD/$VENV"
+# Byte code is written here, once: where PYTHONDONTWRITEBYTECODE is set, every process would else compile torch and
+# transformers for itself, which is half of what it takes to start.
+export UV_COMPILE_BYTECODE=1
 
 if [ -n "${TORCH_INDEX:-}" ]; then
     version=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements.lock | head -n 1)
