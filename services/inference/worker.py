@@ -21,7 +21,7 @@ from services.inference.core.answers import (
     outcome_batches,
     outcome_row,
 )
-from services.inference.core.overload import Backlog, OverloadPolicy
+from services.inference.core.overload import Load, OverloadPolicy
 from services.inference.core.plan import Forwarding, Plan, expired, plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
 from services.inference.guarded_engine import GuardedEngine
@@ -93,9 +93,7 @@ class InferenceWorker:
         self._metrics, self._clock, self._tracer = metrics, clock, tracer
         self._epoch, self._applied_at_us, self._incarnation = 0, 0, ""
         self._recent: list[str] = []
-        self._backlog: Backlog | None = None
-        self._backlog_ms = 0
-        self._is_shedding = False
+        self._load = Load()
         self._said: tuple[object, ...] = ()
         self._said_at = 0.0
 
@@ -120,7 +118,7 @@ class InferenceWorker:
 
     def _turn(self) -> None:
         records = self._stream.poll(self._poll_max(), self._limits.batch_wait_s)
-        self._watch_backlog(len(records))
+        self._watch_load(len(records))
         self._reader.begin()
         batch, unreadable = self._parsed(records)
         reading = self._read_until_known(self._reader.finish(self._clock.monotonic()), records)
@@ -132,21 +130,20 @@ class InferenceWorker:
         self._say_readiness()
 
     def _poll_max(self) -> int:
-        """A backlog of which queries are shed is read in larger batches, so that it shrinks quicker than it grows."""
+        """Under overload more is read than one pass answers, so that the backlog shrinks quicker than it grows."""
         usual = self._limits.batch_max
-        return max(usual, self._limits.overload.drain_max) if self._is_shedding else usual
+        return max(usual, self._limits.overload.drain_max) if self._load.is_overload else usual
 
-    def _watch_backlog(self, polled: int) -> None:
-        """A batch that is not full says that nothing waits behind it."""
-        now = self._clock.monotonic()
-        if polled < self._limits.batch_max:
-            self._backlog, self._backlog_ms, self._is_shedding = None, 0, False
-            return
-        waiting = self._stream.waiting()
-        seen = Backlog.begun(waiting, now) if self._backlog is None else self._backlog.seen(waiting, now)
-        self._backlog = seen
-        if not self._is_shedding:  # else the last value holds: a backlog that is being cut shrinks, too
-            self._backlog_ms = seen.lasting_ms(self._limits.overload, now)
+    def _watch_load(self, polled: int) -> None:
+        one_pass = self._limits.batch_max
+        waiting = self._stream.waiting() if polled >= one_pass else 0
+        self._load = self._load.seen(
+            self._limits.overload,
+            polled=polled,
+            one_pass=one_pass,
+            waiting=waiting,
+            now_s=self._clock.monotonic(),
+        )
 
     def _read_until_known(self, reading: Reading, records: Sequence[Record]) -> Reading | None:
         """Hold while Redis is silent: with nothing polled come back later, else wait; Kafka keeps the queries."""
@@ -205,10 +202,8 @@ class InferenceWorker:
             now_ms=self._clock.now_ms(),
             max_hops=self._limits.max_hops,
             answer_max=self._limits.batch_max,
-            overload=self._limits.overload,
-            backlog_ms=self._backlog_ms,
+            overload=self._limits.overload if self._load.is_overload else None,
         )
-        self._is_shedding = self._is_shedding or any(refusal.kind == "shed" for refusal in plan.refuse)
         ended = [(refusal.routed, failure(refusal.kind, refusal.detail)) for refusal in plan.refuse]
         ended += zip(plan.keep, self._answered(plan.keep), strict=True)
         now_ms = self._clock.now_ms()

@@ -24,8 +24,8 @@ class OverloadPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     after_ms: int = Field(default=1500, ge=0, le=600_000)
-    """A backlog that does not shrink is borne for so long before anything is shed; shorter than any deadline worth
-    serving."""
+    """A backlog that does not shrink is borne for so long before a worker counts as overloaded; shorter than any
+    deadline worth serving."""
     work_off_ms: int = Field(default=10_000, ge=0, le=600_000)
     """One that shrinks may be worked off for so long: what a short stall left behind is answered late, not refused."""
     low_share: float = Field(default=0.02, gt=0, le=1)
@@ -34,9 +34,12 @@ class OverloadPolicy(BaseModel):
     """Then normal priority is shed once it has waited this share of its deadline."""
     high_share: float = Field(default=0.15, gt=0, le=1)
     """Then high priority is shed once it has waited this share of its deadline."""
+    calm_ms: int = Field(default=1000, ge=0, le=600_000)
+    """An overload is over once one forward pass has been enough for everybody for so long; ended at the first such
+    pass, a flood would have to wait for `after_ms` again and again."""
     drain_max: int = Field(default=2000, ge=1, le=10_000)
-    """From the first shed on so many queries are read at once, of which one forward pass is answered and the rest
-    shed: enough to reach the newest, or the worker stays among those that have waited too long."""
+    """Under overload so many queries are read at once, of which one forward pass is answered and the rest shed:
+    enough to reach the newest, or the worker stays among those that have waited too long."""
 
     @model_validator(mode="after")
     def _low_goes_first(self) -> OverloadPolicy:
@@ -67,14 +70,41 @@ class Backlog:
         return whole if whole >= policy.work_off_ms else int(1000 * (now_s - self.fewest_at_s))
 
 
-def is_shed(policy: OverloadPolicy, routed: RoutedQuery, *, now_ms: int, backlog_ms: int) -> bool:
-    """Whether a query ends unanswered; `backlog_ms` is how long the backlog has lasted.
+@dataclass(frozen=True)
+class Load:
+    """What a worker has seen of its load: a backlog that may become an overload, and the overload until it is over."""
+
+    backlog: Backlog | None = None
+    crowded_at_s: float | None = None
+    """When one pass was last not enough for everybody read; None while there is no overload."""
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether more is read than can be answered, and the rest shed."""
+        return self.crowded_at_s is not None
+
+    def seen(self, policy: OverloadPolicy, *, polled: int, one_pass: int, waiting: int, now_s: float) -> Load:
+        """This load after a poll that brought `polled` queries and left `waiting` behind them."""
+        if self.crowded_at_s is not None:
+            if polled > one_pass:
+                return Load(crowded_at_s=now_s)
+            return Load() if 1000 * (now_s - self.crowded_at_s) >= policy.calm_ms else self
+        if polled < one_pass:  # nothing waits behind a batch that is not full
+            return Load()
+        backlog = Backlog.begun(waiting, now_s) if self.backlog is None else self.backlog.seen(waiting, now_s)
+        if backlog.lasting_ms(policy, now_s) >= policy.after_ms:
+            return Load(crowded_at_s=now_s)
+        return Load(backlog)
+
+
+def is_shed(policy: OverloadPolicy, routed: RoutedQuery, *, now_ms: int) -> bool:
+    """Whether a query has waited too long to be answered under overload.
 
     Who asked with a long deadline may wait long. QA probes are never shed: a release must not fail its examination
     because users are many.
     """
     purpose, priority = routed.stamp.purpose, routed.query.priority
-    if backlog_ms < policy.after_ms or purpose == "qa":
+    if purpose == "qa":
         return False
     if purpose == "mirror" or priority == "low":
         share = policy.low_share

@@ -54,13 +54,13 @@ def plan_batch(
     max_hops: int,
     answer_max: int,
     overload: OverloadPolicy | None = None,
-    backlog_ms: int = 0,
 ) -> Plan:
-    """Divide a batch by the fence, the deadlines and, under a backlog of `backlog_ms`, who may still wait.
+    """Divide a batch by the fence, the deadlines and, where `overload` is given, who has waited too long.
 
-    At most `answer_max` queries are kept; where there are more, the least urgent are shed. The fence comes before the
-    shedding: what belongs elsewhere may find room there.
+    At most `answer_max` queries are kept; where there are more, the least urgent are shed, and where there are not,
+    none is. The fence comes before the shedding: what belongs elsewhere may find room there.
     """
+    is_crowded = len(batch) > answer_max
     keep: list[RoutedQuery] = []
     forward: list[Forwarding] = []
     refuse: list[Refusal] = []
@@ -76,7 +76,7 @@ def plan_batch(
             max_hops=max_hops,
         )
         if isinstance(verdict, Keep):
-            if overload is not None and is_shed(overload, routed, now_ms=now_ms, backlog_ms=backlog_ms):
+            if is_crowded and overload is not None and is_shed(overload, routed, now_ms=now_ms):
                 refuse.append(Refusal(routed, "shed", _DETAILS["shed"]))
             else:
                 keep.append(routed)

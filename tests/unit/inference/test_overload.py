@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from schemas.event import Priority, Purpose
 from schemas.queries import Query
-from services.inference.core.overload import Backlog, OverloadPolicy, is_shed, most_urgent
+from services.inference.core.overload import Backlog, Load, OverloadPolicy, is_shed, most_urgent
 from services.inference.core.plan import plan_batch
 from services.inference.core.routed_query import RoutedQuery
 from tests.unit.routing.states import state
@@ -50,18 +50,17 @@ def test_under_a_lasting_backlog_each_priority_may_wait_its_time(
 ) -> None:
     for waited_ms, expected in ((least_ms - 1, False), (least_ms, True)):
         routed = waiting(waited_ms, priority=priority, purpose=purpose)
-        assert is_shed(POLICY, routed, now_ms=NOW, backlog_ms=3000) is expected
+        assert is_shed(POLICY, routed, now_ms=NOW) is expected
 
 
 def test_who_asked_with_a_long_deadline_may_wait_long() -> None:
     for waited_ms, expected in ((29_999, False), (30_000, True)):
         routed = waiting(waited_ms, deadline_ms=600_000)
-        assert is_shed(POLICY, routed, now_ms=NOW, backlog_ms=3000) is expected
+        assert is_shed(POLICY, routed, now_ms=NOW) is expected
 
 
-def test_a_short_backlog_is_worked_off_and_probes_are_never_shed() -> None:
-    assert not is_shed(POLICY, waiting(9000, priority="low"), now_ms=NOW, backlog_ms=2999)
-    assert not is_shed(POLICY, waiting(9000, purpose="qa"), now_ms=NOW, backlog_ms=60_000)
+def test_probes_are_never_shed() -> None:
+    assert not is_shed(POLICY, waiting(9000, purpose="qa"), now_ms=NOW)
 
 
 def test_a_backlog_lasts_from_when_it_last_shrank() -> None:
@@ -95,6 +94,40 @@ def test_nobody_waits_for_ever_because_a_backlog_shrinks_slowly() -> None:
     assert backlog.lasting_ms(POLICY, 10.0) == 10_000
 
 
+def test_a_backlog_that_lasts_is_an_overload_until_one_pass_has_been_enough_for_a_while() -> None:
+    load, policy = Load(), OverloadPolicy(after_ms=1500, calm_ms=1000)
+
+    def after(polled: int, waiting_behind: int, now_s: float) -> bool:
+        nonlocal load
+        load = load.seen(policy, polled=polled, one_pass=16, waiting=waiting_behind, now_s=now_s)
+        return load.is_overload
+
+    assert not after(16, 40, 0.0)
+    assert not after(16, 80, 1.4)
+    assert after(16, 90, 1.5)
+    assert after(300, 0, 2.0)
+    assert after(9, 0, 2.5), "a flood cut to nothing in one turn is still there"
+    assert after(300, 0, 2.9)
+    assert after(16, 0, 3.0)
+    assert after(3, 0, 3.8)
+    assert not after(3, 0, 3.9)
+    assert not after(16, 40, 4.0), "the next one has to last as long as the first"
+
+
+def test_a_full_batch_with_nothing_behind_it_begins_anew_after_one_that_is_not() -> None:
+    load, policy = Load(), OverloadPolicy(after_ms=1500)
+    for now_s, polled in ((0.0, 16), (1.0, 15), (1.1, 16), (2.5, 16)):
+        load = load.seen(policy, polled=polled, one_pass=16, waiting=5, now_s=now_s)
+    assert not load.is_overload
+    assert load.seen(policy, polled=16, one_pass=16, waiting=5, now_s=2.6).is_overload
+
+
+def test_nobody_is_shed_while_one_pass_is_enough_for_everybody() -> None:
+    batch = [waiting(9000, priority="low", number=number) for number in range(4)]
+    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, answer_max=4, overload=POLICY)
+    assert list(plan.keep) == batch
+
+
 def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_not_shed() -> None:
     batch = [
         waiting(250, priority="low", number=0),
@@ -103,7 +136,7 @@ def test_every_query_of_a_batch_is_answered_or_told_and_the_expired_are_expired_
         waiting(600, priority="high", number=3),
         waiting(60_000, number=4),
     ]
-    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, answer_max=16, overload=POLICY, backlog_ms=5000)
+    plan = plan_batch(batch, state(), now_ms=NOW, max_hops=3, answer_max=4, overload=POLICY)
     assert [routed.query.id for routed in plan.keep] == ["q-1", "q-3"]
     assert [(each.routed.query.id, each.kind) for each in plan.refuse] == [
         ("q-0", "shed"),
@@ -140,9 +173,7 @@ def test_whoever_one_pass_has_no_room_for_is_told() -> None:
 
 def test_what_belongs_elsewhere_is_sent_on_before_it_is_shed() -> None:
     newer = state(2, active="green", previous=None)
-    plan = plan_batch(
-        [waiting(9000)], newer, now_ms=NOW, max_hops=3, answer_max=16, overload=POLICY, backlog_ms=5000
-    )
+    plan = plan_batch([waiting(9000)], newer, now_ms=NOW, max_hops=3, answer_max=0, overload=POLICY)
     assert len(plan.forward) == 1
     assert msgspec.structs.asdict(plan.forward[0].assignment)["slot"] == "green"
 
