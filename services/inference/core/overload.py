@@ -29,11 +29,11 @@ class OverloadPolicy(BaseModel):
     work_off_ms: int = Field(default=10_000, ge=0, le=600_000)
     """One that shrinks may be worked off for so long: what a short stall left behind is answered late, not refused."""
     low_share: float = Field(default=0.02, gt=0, le=1)
-    """Then low priority, and mirrored copies, are shed once they have waited this share of their deadline."""
+    """Under overload low priority, and mirrored copies, are shed once they have waited this share of their deadline."""
     normal_share: float = Field(default=0.05, gt=0, le=1)
-    """Then normal priority is shed once it has waited this share of its deadline."""
+    """Under overload normal priority is shed once it has waited this share of its deadline."""
     high_share: float = Field(default=0.15, gt=0, le=1)
-    """Then high priority is shed once it has waited this share of its deadline."""
+    """Under overload high priority is shed once it has waited this share of its deadline."""
     calm_ms: int = Field(default=1000, ge=0, le=600_000)
     """An overload is over once one forward pass has been enough for everybody for so long; ended at the first such
     pass, a flood would have to wait for `after_ms` again and again."""
