@@ -23,6 +23,8 @@ from twinloop.registry.manifests import digest_folder, materialise, put_folder
 
 _FINAL = {2: "the job or its rows are unusable", 4: "training diverged"}
 """Exit statuses that a repetition would only repeat."""
+_REFUSED = 3
+"""Exit status of a child that was given a damaged artifact: the store's fault, not that of the rows."""
 
 
 class TrainingFailed(Exception):
@@ -87,6 +89,11 @@ class LearningJobs:
             raise TrainingFailed(f"ran longer than {limit:g} s", is_final=False) from error
         if ended.status != 0:
             domain = Path(ended.failed_job).parent.name if ended.failed_job else "the child"
+            if ended.failed_job is not None and ended.status == _REFUSED:
+                raise ArtifactError(
+                    f"{domain}: the child refused an artifact it was given; {folder / 'stderr.log'} names it; "
+                    "restore it or make it again"
+                )
             is_final = ended.failed_job is not None and ended.status in _FINAL
             reason = _FINAL[ended.status] if is_final else "it ended early"
             raise TrainingFailed(f"{domain}: exit status {ended.status}, {reason}", is_final=is_final)
