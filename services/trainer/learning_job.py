@@ -18,7 +18,7 @@ from services.trainer.settings import TrainerSection
 from twinloop.canonical import canonical_json
 from twinloop.errors import ArtifactError, ConfigError
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import sha256_of_file
+from twinloop.registry.digests import sha256_of_file, sha256_of_hub_model
 from twinloop.registry.manifests import digest_folder, materialise, put_folder
 
 _FINAL = {2: "the job or its rows are unusable", 4: "training diverged"}
@@ -135,10 +135,13 @@ class LearningJobs:
         if self._store.exists(digest):
             source = str(materialise(self._store, digest, self._artifacts, kind="foundation"))
             revision = None
-        elif Path(source).is_dir() and digest_folder(Path(source), "foundation") != digest:
-            raise ArtifactError(
-                f"foundation {digest} is neither in {self._store.url} nor in trainer.foundation.source {source}"
-            )
+        else:
+            found, named = _configured_foundation(source, revision)
+            if found != digest:
+                raise ArtifactError(
+                    f"foundation {digest}, which the parent release names, is neither in {self._store.url} nor the "
+                    f"one that trainer.foundation names, {named} with digest {found}; set that to the parent's own"
+                )
         return {
             "source": source,
             "digest": None,
@@ -188,3 +191,15 @@ class LearningJobs:
             fisher=self._store.put_file(fisher) if fisher.exists() else None,
             metrics=metrics,
         )
+
+
+def _configured_foundation(source: str, revision: str | None) -> tuple[str, str]:
+    """(digest of the foundation that the settings name, its name), as bootstrap computes it."""
+    if Path(source).is_dir():
+        return digest_folder(Path(source), "foundation"), source
+    if revision is None:
+        raise ArtifactError(
+            f"trainer.foundation.source: {source!r} is no folder here; mend the path, or name a hub model together "
+            "with its revision"
+        )
+    return sha256_of_hub_model(source, revision), f"{source}@{revision}"

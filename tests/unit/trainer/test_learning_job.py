@@ -14,6 +14,7 @@ from services.trainer.child_process import WarmProcess
 from services.trainer.core.dataset import TrainingMaterial
 from services.trainer.learning_job import LearningJobs, Learnt, Lesson, TrainingFailed
 from services.trainer.settings import TrainerSection
+from twinloop.canonical import sha256_hex
 from twinloop.errors import ArtifactError
 from twinloop.registry.blobs import BlobStore, open_store
 from twinloop.registry.manifests import digest_folder, put_manifest
@@ -84,3 +85,27 @@ def test_a_child_that_cannot_use_its_rows_blames_them(school: School, parent: Re
         school.learn(parent, learning={"fail_with": 2})
 
     assert failed.value.is_final
+
+
+HUB = {"source": "someone/some-model", "revision": "a" * 40}
+
+
+def test_a_hub_foundation_that_is_not_the_parents_is_never_trained(school: School) -> None:
+    parent = school.parent(sha256_hex(f"someone/some-model@{'b' * 40}".encode()))
+
+    with pytest.raises(ArtifactError, match=r"someone/some-model@a{40}") as refused:
+        school.learn(parent, **HUB)
+
+    assert parent.foundation in str(refused.value)
+    assert sha256_hex(f"someone/some-model@{'a' * 40}".encode()) in str(refused.value)
+
+
+def test_a_hub_foundation_that_the_parent_names_is_trained(school: School) -> None:
+    parent = school.parent(sha256_hex(f"someone/some-model@{'a' * 40}".encode()))
+
+    assert school.learn(parent, **HUB).adapter
+
+
+def test_a_folder_that_is_not_the_parents_foundation_is_never_trained(school: School) -> None:
+    with pytest.raises(ArtifactError, match=r"foundation f{64}.* trainer\.foundation names"):
+        school.learn(school.parent("f" * 64))
