@@ -127,4 +127,4 @@ def _remember_taught(
     for row in rows:
         ledger.state.seen[row.id] = None
         if into_buffer and row.id in kept:  # a composed release has not learnt all of its dataset
-            ledger.buffer(row.domain).add([row])
+            ledger.rehearse(row)
