@@ -82,3 +82,12 @@ def test_a_fact_that_was_overturned_is_not_rehearsed_by_a_rebuilt_state(make_ben
 
     assert list(state.seen) == ["fb-1", "fb-2"]
     assert list(state.buffers["law"].rows) == ["fb-2"]
+
+
+def test_however_many_releases_ago_a_row_was_taught_a_rebuilt_state_knows_it(make_bench: MakeBench) -> None:
+    rows = [row(number) for number in range(70)]
+
+    state = after(make_bench(), *rows)
+
+    assert list(state.seen) == [item.id for item in rows]
+    assert set(state.buffers["law"].rows) == {item.id for item in rows}
