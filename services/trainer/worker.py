@@ -398,14 +398,14 @@ class Session:
             full.add("feedback")
         if len(state.documents) >= settings.max_pending_documents:
             full.add("documents")
-        if full == self._paused:
+        if not full and not self._paused:
             return
         names = {name: self._parts.topics.name(name) for name in ("feedback", "documents")}
         owned = self._stream.assignment()
         for name, topic in names.items():
             partitions = [source for source in owned if source.topic == topic]
             if name in full:
-                self._stream.pause(partitions)
+                self._stream.pause(partitions)  # each time: partitions may have been assigned since
             elif name in self._paused:
                 self._stream.resume(partitions)
         self._paused = frozenset(full)
