@@ -179,12 +179,13 @@ class LearningJobs:
         try:
             result = json.loads((out / "result.json").read_bytes())
             metrics = dict(result["metrics"])
-            expected = dict(result["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrainingFailed(f"{domain}: result.json cannot be read: {error}", is_final=False) from error
-        for name, digest in expected.items():
-            if sha256_of_file(out / name)[0] != digest:
-                raise TrainingFailed(f"{domain}: {name} is not what result.json says", is_final=False)
+            wrong = [
+                name for name, digest in result["files"].items() if sha256_of_file(out / name)[0] != digest
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingFailed(f"{domain}: the result cannot be read: {error}", is_final=False) from error
+        if wrong:
+            raise TrainingFailed(f"{domain}: {wrong} are not what result.json says", is_final=False)
         fisher = out / "fisher.safetensors"
         return Learnt(
             adapter=put_folder(self._store, out / "adapter", "adapter"),

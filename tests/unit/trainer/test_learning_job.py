@@ -87,6 +87,11 @@ def test_a_child_that_cannot_use_its_rows_blames_them(school: School, parent: Re
     assert failed.value.is_final
 
 
+def test_a_result_that_lacks_a_file_it_names_is_a_failed_training(school: School, parent: Release) -> None:
+    with pytest.raises(TrainingFailed, match=r"law: the result cannot be read: .*fisher\.safetensors"):
+        school.learn(parent, learning={"lose": "fisher.safetensors"})
+
+
 HUB = {"source": "someone/some-model", "revision": "a" * 40}
 
 
