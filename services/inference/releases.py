@@ -56,6 +56,8 @@ class ReleaseShelf:
         self._indexes: dict[Sha256, tuple[DomainIndex, TermWeights]] = {}
         # Replaced whole, never changed in place: a running batch keeps what it took.
         self._ready: Mapping[Sha256, ReadyRelease] = {}
+        self._replacing = threading.Lock()
+        # Held while a release is loaded and warmed, which may take seconds.
         self._preparing = threading.Lock()
 
     @property
@@ -70,21 +72,34 @@ class ReleaseShelf:
                 return self._ready[release_id]
             prepared = self._load(release_id)
             self._warm(prepared)
-            self._ready = {**self._ready, release_id: prepared}
+            with self._replacing:
+                self._ready = {**self._ready, release_id: prepared}
+            self._evict_unused()
             return prepared
 
     def keep_only(self, wanted: set[Sha256]) -> None:
-        """Let go of every other release and of what only they used."""
-        with self._preparing:
+        """Let go of every other release, and of what only they used: at once, or when a preparation has ended.
+
+        Never waits for a preparation: a worker that learns of a rollback meanwhile goes on answering.
+        """
+        with self._replacing:
             kept = {release_id: ready for release_id, ready in self._ready.items() if release_id in wanted}
             if len(kept) == len(self._ready):
                 return
             self._ready = kept
-            adapters = {digest for ready in kept.values() for digest in ready.release.adapters.values()}
-            indexes = {digest for ready in kept.values() for digest in ready.release.indexes.values()}
-            for digest in set(self._bank.resident()) - adapters:
-                self._bank.evict(digest)
-            self._indexes = {digest: index for digest, index in self._indexes.items() if digest in indexes}
+        if self._preparing.acquire(blocking=False):
+            try:
+                self._evict_unused()
+            finally:
+                self._preparing.release()
+
+    def _evict_unused(self) -> None:
+        ready = self._ready.values()
+        adapters = {digest for each in ready for digest in each.release.adapters.values()}
+        indexes = {digest for each in ready for digest in each.release.indexes.values()}
+        for digest in set(self._bank.resident()) - adapters:
+            self._bank.evict(digest)
+        self._indexes = {digest: index for digest, index in self._indexes.items() if digest in indexes}
 
     def _load(self, release_id: Sha256) -> ReadyRelease:
         release = load_release(self._store, release_id, verify=self._verify).release

@@ -47,6 +47,9 @@ from twinloop.telemetry.tracing import Tracer
 from twinloop.topics import TopicCatalogue
 
 _HOLD_PAUSE_S = 0.02
+_HOLD_AT_MOST_S = 5.0
+"""Longer than it usually takes to go on by the last known state, far below Kafka's poll interval."""
+_UNDONE_PAUSE_S = 0.05
 _log = get_logger(__name__)
 
 
@@ -111,18 +114,32 @@ class InferenceWorker:
             try:
                 self._turn()
             except Transient as error:
-                self._metrics.retries.inc()
-                _log.warning("undone", reason=str(error))
+                self._undo(error)
         self._say_readiness(force=True, stopping=True)
         self._producer.flush(5.0)
+
+    def _undo(self, error: Transient) -> None:
+        """What was polled comes again, whichever part failed: else the next commit would pass over it."""
+        self._metrics.retries.inc()
+        _log.warning("undone", reason=str(error))
+        try:
+            self._stream.abort()
+        except Transient as again:
+            _log.warning("undone by the stream", reason=str(again))
+        time.sleep(_UNDONE_PAUSE_S)
 
     def _turn(self) -> None:
         records = self._stream.poll(self._poll_max(), self._limits.batch_wait_s)
         self._watch_load(len(records))
         self._reader.begin()
         batch, unreadable = self._parsed(records)
-        reading = self._read_until_known(self._reader.finish(self._clock.monotonic()), records)
-        if reading is None or reading.state is None:
+        reading = self._reader.finish(self._clock.monotonic())
+        if reading.state is None and records:
+            reading = self._read_until_known(reading)
+        if reading.state is None:
+            self._metrics.holds.inc()
+            if records:
+                self._stream.abort()
             return
         self._apply(reading.state)
         if records:
@@ -145,13 +162,11 @@ class InferenceWorker:
             now_s=self._clock.monotonic(),
         )
 
-    def _read_until_known(self, reading: Reading, records: Sequence[Record]) -> Reading | None:
-        """Hold while Redis is silent: with nothing polled come back later, else wait; Kafka keeps the queries."""
-        while reading.state is None:
+    def _read_until_known(self, reading: Reading) -> Reading:
+        """Wait a while for a state to work by while Redis is silent; Kafka keeps what was polled meanwhile."""
+        until = self._clock.monotonic() + _HOLD_AT_MOST_S
+        while reading.state is None and self._clock.monotonic() < until:
             self._metrics.holds.inc()
-            if not records:
-                return None
-            # Short, and far below the poll interval: holding ends in STATIC after a few seconds.
             time.sleep(_HOLD_PAUSE_S)
             reading = self._reader.read(self._clock.monotonic())
         return reading
@@ -208,14 +223,20 @@ class InferenceWorker:
         ended += zip(plan.keep, self._answered(plan.keep), strict=True)
         now_ms = self._clock.now_ms()
         ended = [(routed, _in_time(routed, produced, now_ms)) for routed, produced in ended]
-        outgoing = [*unreadable, *self._forwardings(plan, unconfirmed=unconfirmed)]
         judged = self._judged([produced for _, produced in ended])
+        forwardings = self._forwardings(plan, unconfirmed=unconfirmed)
         endings = self._endings(ended, judged, now_ms=now_ms, unconfirmed=unconfirmed)
-        if self._has_moved(batch, state):
+        # Read once more before the commit: work decided under an epoch that no longer holds is not committed.
+        latest = self._read_until_known(self._reader.read(self._clock.monotonic()))
+        stamps = [routed.stamp for routed in batch]
+        if latest.state is None or is_affected(stamps, decided=state, seen=latest.state):
             self._metrics.redecided.inc()
             self._stream.abort()
             return
-        for each in (*outgoing, *endings):
+        if latest.unconfirmed and not unconfirmed:
+            forwardings = self._forwardings(plan, unconfirmed=True)
+            endings = self._endings(ended, judged, now_ms=now_ms, unconfirmed=True)
+        for each in (*unreadable, *forwardings, *endings):
             self._stream.send(each)
         self._stream.commit()
         self._count(ended, judged, plan)
@@ -223,19 +244,12 @@ class InferenceWorker:
             for hop in answered_hops(ended, endings, start_us=start_us, end_us=self._clock.now_us()):
                 self._tracer.record(hop)
 
-    def _has_moved(self, batch: Sequence[RoutedQuery], state: RoutingState) -> bool:
-        """Read once more before the commit: work decided under an epoch that no longer holds is not committed."""
-        seen = self._reader.read(self._clock.monotonic()).state
-        stamps = [routed.stamp for routed in batch]
-        return seen is not None and is_affected(stamps, decided=state, seen=seen)
-
     def _answered(self, keep: Sequence[RoutedQuery]) -> list[Produced]:
+        self._await_releases(keep)
         produced: dict[int, Produced] = {}
         asked: dict[int, Asked] = {}
         for row, routed in enumerate(keep):
             ready = self._shelf.ready.get(routed.stamp.release)
-            if ready is None and self._preparer_wait(routed.stamp.release):
-                ready = self._shelf.ready.get(routed.stamp.release)
             if ready is None:
                 detail = f"release {routed.stamp.release} cannot be prepared by this worker"
                 produced[row] = failure("unavailable", detail)
@@ -244,10 +258,21 @@ class InferenceWorker:
         produced.update(zip(asked, self._engine.answer(list(asked.values())), strict=True))
         return [produced[row] for row in range(len(keep))]
 
-    def _preparer_wait(self, release_id: str) -> bool:
-        wanted = self._reader.installed.resident if self._reader.installed else ()
-        self._preparer.want(tuple(dict.fromkeys([*wanted, release_id])))
-        return self._preparer.wait_for(release_id, self._limits.prepare_timeout_s)
+    def _await_releases(self, keep: Sequence[RoutedQuery]) -> None:
+        """Wait for releases that are not here yet: once for the whole batch, and not beyond anybody's deadline."""
+        missing: dict[str, int] = {}
+        for routed in keep:
+            release = routed.stamp.release
+            if release not in self._shelf.ready:
+                missing[release] = max(missing.get(release, 0), routed.deadline_at)
+        if not missing:
+            return
+        resident = self._reader.installed.resident if self._reader.installed else ()
+        self._preparer.want(tuple(dict.fromkeys([*resident, *missing])))
+        until = self._clock.monotonic() + self._limits.prepare_timeout_s
+        for release, deadline_at in missing.items():
+            left_s = min(until - self._clock.monotonic(), (deadline_at - self._clock.now_ms()) / 1000)
+            self._preparer.wait_for(release, max(0.0, left_s))
 
     def _forwardings(self, plan: Plan, *, unconfirmed: bool) -> list[Outgoing]:
         stamps = [self._new_stamp(each, unconfirmed=unconfirmed) for each in plan.forward]

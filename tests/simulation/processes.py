@@ -264,7 +264,7 @@ class Worker(Process):
         stamps = [routed.stamp for routed in self._batch]
         assert decided is not None
         looks = not self.world.plants.no_second_look
-        if looks and seen is not None and is_affected(stamps, decided=decided, seen=seen):
+        if looks and (seen is None or is_affected(stamps, decided=decided, seen=seen)):
             self.rewind()
             return
         self._check_answers()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -15,6 +15,8 @@ from services.inference.core.routed_query import RoutedQuery
 from twinloop.routing.stamp import Stamp
 
 _Row = TypeVar("_Row")
+ROWS_MAX = 1000
+"""Rows of one record: with ids of the greatest length still below the usual limit of 1 MiB a record."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,10 @@ def answer_event(
 def outcome_batches(
     rows: Iterable[tuple[int, OutcomeRow]], *, worker: str, toxicity_classifier: str
 ) -> tuple[OutcomeBatch, ...]:
-    """One batch an origin partition, rows in the order given."""
+    """Batches of one origin partition each, rows in the order given."""
     return tuple(
         OutcomeBatch(origin=origin, worker=worker, toxicity_classifier=toxicity_classifier, rows=grouped)
-        for origin, grouped in by_origin(rows).items()
+        for origin, grouped in by_origin(rows)
     )
 
 
@@ -144,13 +146,15 @@ def assignment_batches(
     rows: Iterable[tuple[int, AssignmentRow]], *, worker: str
 ) -> tuple[AssignmentBatch, ...]:
     return tuple(
-        AssignmentBatch(origin=origin, router=worker, rows=grouped)
-        for origin, grouped in by_origin(rows).items()
+        AssignmentBatch(origin=origin, router=worker, rows=grouped) for origin, grouped in by_origin(rows)
     )
 
 
-def by_origin(rows: Iterable[tuple[int, _Row]]) -> Mapping[int, tuple[_Row, ...]]:
+def by_origin(rows: Iterable[tuple[int, _Row]]) -> list[tuple[int, tuple[_Row, ...]]]:
+    """Rows of one origin partition each, at most `ROWS_MAX` together, in the order given."""
     ordered = sorted(rows, key=lambda pair: pair[0])
-    return {
-        origin: tuple(row for _, row in group) for origin, group in groupby(ordered, key=lambda pair: pair[0])
-    }
+    pieces: list[tuple[int, tuple[_Row, ...]]] = []
+    for origin, group in groupby(ordered, key=lambda pair: pair[0]):
+        grouped = tuple(row for _, row in group)
+        pieces += [(origin, grouped[start : start + ROWS_MAX]) for start in range(0, len(grouped), ROWS_MAX)]
+    return pieces

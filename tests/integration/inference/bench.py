@@ -22,7 +22,7 @@ from services.inference.core.circuit_breaker import BreakerPolicy
 from services.inference.guarded_engine import GuardedEngine
 from services.inference.metrics import InferenceMetrics
 from services.inference.publishing import Publisher
-from services.inference.releases import Preparer, ReadyRelease, ReleaseShelf
+from services.inference.releases import Preparer, ReadyRelease, ReleaseShelf, Warm
 from services.inference.runtime import foundation_spec
 from services.inference.settings import InferenceSection
 from services.inference.worker import InferenceWorker, WorkerLimits
@@ -52,6 +52,7 @@ from twinloop.routing.reader_core import ReaderPolicy
 from twinloop.routing.redis_settings import RedisSettings
 from twinloop.routing.redis_store import RedisRoutingStore
 from twinloop.routing.stamp import stamp_of
+from twinloop.routing.store import Installed, InstallMode
 from twinloop.routing.verification import state_verifier
 from twinloop.safety import build_classifier
 from twinloop.signing import KeyRing, create_keys, load_signer, sign_document
@@ -84,18 +85,23 @@ class ModelBench:
             retrieve=1,
             clock_ms=lambda: time.perf_counter() * 1000,
         )
-        self.shelf = ReleaseShelf(
-            self.store,
-            self.bank,
-            build_embedder(SECTION.embedder),
-            foundation_digest=digest,
-            verify=lambda text, block: self.ring.verify(text, block.signature, block.key_id, role="trainer"),
-            warm=self._warm,
-        )
+        self._foundation_digest = digest
+        self.shelf = self.new_shelf(self._warm)
         self.registry = CollectorRegistry()
         self.metrics = InferenceMetrics(self.registry)
         self.guarded = GuardedEngine(
             self.engine, POLICY, metrics=self.metrics, slot="green", monotonic=time.monotonic
+        )
+
+    def new_shelf(self, warm: Warm) -> ReleaseShelf:
+        """An empty shelf over this store and this bank."""
+        return ReleaseShelf(
+            self.store,
+            self.bank,
+            build_embedder(SECTION.embedder),
+            foundation_digest=self._foundation_digest,
+            verify=lambda text, block: self.ring.verify(text, block.signature, block.key_id, role="trainer"),
+            warm=warm,
         )
 
     def break_model(self) -> None:
@@ -149,14 +155,19 @@ class WorkerBench:
         redis_url: str,
         prefix: str,
         tracer: Tracer | None = None,
+        is_installed: bool = True,
+        prepare_timeout_s: float = 30.0,
     ) -> None:
+        """Without `is_installed` Redis holds no state, and there is no copy of one on disk."""
         self.model, self.kafka = model, kafka
         self.redis = RedisSettings(url=redis_url, key=f"{prefix}routing")
         self.topics = TopicCatalogue.load(prefix=prefix)
         KafkaAdmin(kafka).ensure_topics(self.topics.specs())
         store = RedisRoutingStore(self.redis)
         self.state = self._state()
-        store.install(canonical_json(self.state), mode="create")
+        self._store = store
+        if is_installed:
+            self.install(self.state)
         self._producer = IdempotentProducer(kafka)
         self._reader = StateReader(
             store,
@@ -164,7 +175,7 @@ class WorkerBench:
             policy=ReaderPolicy(hold_max_s=2.0),
             disk_copy=DiskCopy(model.folder / "routing.json"),
         )
-        self._stream = TransactionalStream(
+        self.stream = TransactionalStream(
             kafka, group=f"{prefix}inference", topics=[self.topics.name("queries.green")], instance_id="w"
         )
         self._preparer = Preparer(model.shelf, lambda: None)
@@ -176,11 +187,11 @@ class WorkerBench:
                 max_hops=3,
                 overload=SECTION.overload,
                 readiness_interval_s=2.0,
-                prepare_timeout_s=30.0,
+                prepare_timeout_s=prepare_timeout_s,
                 keep_releases=6,
             ),
             name="w",
-            stream=self._stream,
+            stream=self.stream,
             producer=IdempotentProducer(kafka),
             topics=self.topics,
             reader=self._reader,
@@ -199,8 +210,18 @@ class WorkerBench:
         self._thread.start()
         self.sent: list[str] = []
 
+    def install(self, state: RoutingState) -> None:
+        """Puts this state into Redis, signed, as the gatekeeper does."""
+        mode: InstallMode = "create" if state.epoch == 1 else "advance"
+        signed = sign_document(state, load_signer(self.model.folder / "keys", "gatekeeper-1"))
+        assert isinstance(self._store.install(canonical_json(signed), mode=mode), Installed)
+
     def ask(self, count: int) -> list[Answer]:
         """Publish `count` queries as a router would, and return their answers once all are there."""
+        return self._answers_of(self.publish(count))
+
+    def publish(self, count: int) -> list[str]:
+        """Publish `count` queries stamped by `state`, as a router would; their ids."""
         names = [f"q-{len(self.sent) + number}" for number in range(count)]
         for name in names:
             now_ms = SystemClock().now_ms()
@@ -213,7 +234,7 @@ class WorkerBench:
             self._producer.send(Outgoing(topic, value, name.encode(), (*head, *stamp.headers()), 0))
         self._producer.flush(20)
         self.sent += names
-        return self._answers_of(names)
+        return names
 
     def answers(self) -> list[Answer]:
         with LogReader(self.kafka, topics=[self.topics.name("answers")]) as log:
@@ -230,7 +251,7 @@ class WorkerBench:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(30)
-        self._stream.close()
+        self.stream.close()
         self._preparer.close()
         self._reader.close()
         self._producer.close(5)
@@ -248,7 +269,7 @@ class WorkerBench:
     def _state(self) -> RoutingState:
         model = self.model
         rules = {name: model.shelf.prepare(name).release.rules for name in (model.good, model.other)}
-        unsigned = RoutingState(
+        return RoutingState(
             incarnation="0123456789abcdef" * 2,
             epoch=1,
             active="green",
@@ -260,7 +281,6 @@ class WorkerBench:
             changed_at=SystemClock().now_ms(),
             changed_by="gatekeeper-1",
         )
-        return sign_document(unsigned, load_signer(model.folder / "keys", "gatekeeper-1"))
 
 
 _KEYS = ("gatekeeper-1", "inference-1", "trainer-1")

@@ -11,6 +11,7 @@ from schemas.event import Purpose
 from schemas.queries import Query
 from schemas.routing import RoutingState
 from services.inference.core.answers import (
+    ROWS_MAX,
     Judged,
     Produced,
     answer_event,
@@ -24,6 +25,7 @@ from services.inference.core.citations import citation_verdict
 from services.inference.core.plan import plan_batch
 from services.inference.core.routed_query import RoutedQuery, read_routed_query
 from twinloop.bus.records import Record
+from twinloop.codec import encode
 from twinloop.errors import InvalidEvent
 from twinloop.routing.assignment import assign
 from twinloop.routing.stamp import Stamp, stamp_of
@@ -154,9 +156,18 @@ def test_a_failure_has_an_error_and_no_text() -> None:
 
 
 def test_rows_are_grouped_by_origin_and_keep_their_order() -> None:
-    assert by_origin([(2, "a"), (0, "b"), (2, "c")]) == {0: ("b",), 2: ("a", "c")}
+    assert by_origin([(2, "a"), (0, "b"), (2, "c")]) == [(0, ("b",)), (2, ("a", "c"))]
     rows = [
         (origin, outcome_row(_routed(_state(), f"q-{origin}"), failure("empty", "x"), None, answered_at=NOW))
         for origin in (3, 1)
     ]
     assert [batch.origin for batch in outcome_batches(rows, worker="w", toxicity_classifier="t@1")] == [1, 3]
+
+
+def test_a_record_holds_so_many_rows_that_the_longest_ids_fit() -> None:
+    pieces = by_origin([(0, number) for number in range(ROWS_MAX + 1)])
+    assert [(origin, len(rows)) for origin, rows in pieces] == [(0, ROWS_MAX), (0, 1)]
+    longest = "x" * 128
+    row = outcome_row(_routed(_state(), longest), failure("shed", "x" * 200), None, answered_at=NOW)
+    (batch,) = outcome_batches([(0, row)] * ROWS_MAX, worker=longest, toxicity_classifier=longest)
+    assert len(encode(batch, source="s", event_id="e", at_ms=NOW)[0]) < 1_000_000
