@@ -5,6 +5,7 @@
 #   scripts/rolling_upgrade.sh          from the previous version to this one
 #   scripts/rolling_upgrade.sh --back   from this one back to the previous one (its images built or pulled again first)
 #
+# Topics that a newer version reads are made first: its readers would wait for them, and no service makes them itself.
 # Readers come before writers: what a newer version adds to a record is then read by services that know it.
 set -euo pipefail
 FORWARD=(gatekeeper trainer inference-green inference-blue router api)
@@ -16,6 +17,13 @@ case "${1:-}" in
     *) echo "usage: $0 [--back]" >&2; exit 2 ;;
 esac
 
+if [ "${1:-}" != --back ]; then
+    echo "making topics that are missing"
+    docker compose run --rm --no-deps init || {
+        echo "init failed, nothing has been replaced: docker compose logs init" >&2
+        exit 1
+    }
+fi
 for service in "${services[@]}"; do
     echo "replacing $service"
     # SIGTERM, the grace period of the compose file, the new container; --wait returns when its health check passes.

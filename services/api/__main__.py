@@ -161,7 +161,7 @@ class _Server(uvicorn.Server):
 
 
 def _is_ready(server: _Server, parts: Parts) -> tuple[bool, str]:
-    return parts.follower.is_ready() if server.started else (False, "not listening yet")
+    return parts.is_ready() if server.started else (False, "not listening yet")
 
 
 def main() -> int:

@@ -41,6 +41,11 @@ class Parts:
     stream_max_s: float = 3600.0
     """After this an event stream ends and its reader comes back with `Last-Event-ID`."""
 
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether the logs have been read and answers can be, and why not."""
+        can_ask, why = self.questions.is_ready()
+        return self.follower.is_ready() if can_ask else (False, why)
+
 
 def caller_of(request: Request) -> TokenEntry:
     """Who called; the gate has put it there."""

@@ -16,9 +16,13 @@ from twinloop.api_tokens import TokenEntry
 from twinloop.clock import Clock
 from twinloop.errors import Transient
 
+_IDENTIFIER_MAX = 128
+
 
 class Asker(Protocol):
     """The part of the asynchronous client that is used here."""
+
+    def is_reading(self) -> bool: ...
 
     async def ask(
         self,
@@ -45,6 +49,12 @@ class QuestionDesk:
     ) -> None:
         self._client, self._clock, self._metrics = client, clock, metrics
         self._max_waiting, self._margin_s, self._waiting = max_waiting, margin_s, 0
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether answers are read, and what to do where they are not."""
+        if self._client.is_reading():
+            return True, "answers are read"
+        return False, "answers are not read any more; start this process again"
 
     async def ask(
         self,
@@ -89,7 +99,8 @@ class QuestionDesk:
             query_id=rated.query_id,
             receipt=rated.receipt,
             question=rated.question,
-            rater=rated.rater or caller.id,
+            # Within the caller's own name: nobody speaks for another holder's users, or under their quota.
+            rater=caller.id if rated.rater is None else f"{caller.id}:{rated.rater}"[:_IDENTIFIER_MAX],
             given_at=self._clock.now_ms(),
             rating=rated.rating,
             correction=rated.correction,

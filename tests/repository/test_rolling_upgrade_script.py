@@ -37,6 +37,7 @@ def test_every_service_of_the_compose_file_is_replaced_readers_first_and_back_th
 ) -> None:
     status, forward, _ = run(tmp_path)
     assert status == 0
+    assert forward.pop(0) == "init", "a topic that the new version reads must be there before it is"
     declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     ours = {name for name, each in declared.items() if "services." in str(each.get("command", ""))}
     assert set(forward) == {name for name in ours if not name.endswith("-gpu")}
@@ -48,6 +49,12 @@ def test_it_stops_at_the_first_service_that_does_not_become_healthy(tmp_path: Pa
     status, asked, errors = run(tmp_path, sick="inference-green")
     assert (status, asked[-1]) == (1, "inference-green")
     assert "--back" in errors
+
+
+def test_nothing_is_replaced_where_the_topics_cannot_be_made(tmp_path: Path) -> None:
+    status, asked, errors = run(tmp_path, sick="init")
+    assert (status, asked) == (1, ["init"])
+    assert "nothing has been replaced" in errors
 
 
 def test_an_unknown_argument_replaces_nothing(tmp_path: Path) -> None:

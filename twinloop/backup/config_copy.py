@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -19,10 +20,15 @@ def without_secrets(text: str) -> str:
     return yaml.safe_dump(_blanked(yaml.safe_load(text)), sort_keys=False)
 
 
+def is_secret(name: str) -> bool:
+    """Whether the value of a key of this name is withheld; a name that only looks secret is, too."""
+    return name in SECRET_NAMES or _LOOKS_SECRET.search(name) is not None
+
+
 def _blanked(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: WITHHELD if name in SECRET_NAMES and each is not None else _blanked(each)
+            name: WITHHELD if is_secret(str(name)) and each is not None else _blanked(each)
             for name, each in value.items()
         }
     return [_blanked(each) for each in value] if isinstance(value, list) else value
@@ -36,3 +42,4 @@ SECRET_NAMES = frozenset(
     name for model in (KafkaSettings, RedisSettings, StoreSettings) for name in _secrets_of(model)
 ) | {"sasl.password", "ssl.key.password"}
 """Keys whose values are secret, librdkafka's own names included."""
+_LOOKS_SECRET = re.compile(r"(password|passphrase|secret|token)$")

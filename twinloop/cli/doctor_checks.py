@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
+
 from schemas.routing import RoutingState
 from twinloop.api_tokens import TOKENS_FILE, read_tokens
 from twinloop.bus.admin import KafkaAdmin
@@ -77,17 +79,20 @@ def keys(connection: Connection) -> Iterator[Finding]:
     """Each private key can be read by its owner only and belongs to the public key of its id."""
     folder, ring = connection.settings.keys.folder, connection.ring
     names = sorted(path.stem for path in folder.glob("*.pem"))
+    is_sound = True
     for name in names:
         signer = load_signer(folder, name)
         try:
             ring.verify(b"doctor", signer.sign(b"doctor"), name)
         except SignatureError as error:
             mend = "give every process the public.yaml that was made with these keys"
+            is_sound = False
             yield Finding("keys", "bad", f"{name}: {error}", mend)
     if not names:
         mend = "run `twinloop keys init`; without a private key this machine can give no orders"
         yield Finding("keys", "warning", f"no private key in {folder}", mend)
-    yield Finding("keys", "ok", f"{len(names)} private keys in {folder}, public keys in force")
+    if is_sound:
+        yield Finding("keys", "ok", f"{len(names)} private keys in {folder}, public keys in force")
     path = folder / TOKENS_FILE
     count = len(read_tokens(path).entries)
     if count:
@@ -153,9 +158,14 @@ def _routing(connection: Connection, raw: bytes | None) -> Finding:
     if raw is None:
         mend = "start a gatekeeper: it writes the key, or puts it back"
         return Finding("routing state", "warning", "there is no routing key", mend)
-    state = RoutingState.model_validate_json(raw)
     try:
+        state = RoutingState.model_validate_json(raw)
         state_verifier(connection.ring)(state)
+    except ValidationError as error:
+        mend = "a gatekeeper puts the last logged state back within seconds; start one, or see who else writes the key"
+        return Finding(
+            "routing state", "bad", f"no routing state: {error.error_count()} fields are wrong", mend
+        )
     except SignatureError as error:
         mend = "a gatekeeper overwrites what it did not sign; if it signed this, mend public.yaml here"
         return Finding("routing state", "bad", str(error), mend)

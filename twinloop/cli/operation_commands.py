@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from schemas.audit import AuditEntry
 from schemas.commands import Action
@@ -381,9 +382,14 @@ def _routing_state(connection: Connection) -> RoutingState | None:
         store.close()
     if raw is None:
         return None
-    state = RoutingState.model_validate_json(raw)
     try:
+        state = RoutingState.model_validate_json(raw)
         state_verifier(connection.ring)(state)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the routing key in Redis holds no routing state ({error.error_count()} fields are wrong); a gatekeeper "
+            "puts the last logged state back within seconds: start one, or see who else writes the key"
+        ) from error
     except SignatureError as error:
         raise ConfigError(f"the routing key in Redis is not to be believed: {error}") from error
     return state

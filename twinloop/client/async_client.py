@@ -89,6 +89,10 @@ class AsyncClient:
         except asyncio.TimeoutError as error:
             raise no_answer(query.id, wait_s) from error
 
+    def is_reading(self) -> bool:
+        """Whether answers are still read; once they are not, every `ask` fails and a new client is needed."""
+        return self._client.is_reading()
+
     async def rate(
         self,
         answer: Answer,

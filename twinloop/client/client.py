@@ -25,12 +25,14 @@ from twinloop.bus.settings import KafkaSettings
 from twinloop.clock import Clock, SystemClock
 from twinloop.codec import decode, encode
 from twinloop.errors import InvalidEvent, Transient
+from twinloop.telemetry.logging import get_logger
 from twinloop.telemetry.tracing import Hop, Tracer
 from twinloop.topics import TopicCatalogue, TopicSettings
 
 OnAnswer = Callable[[Answer], None]
 NewId = Callable[[], str]
 
+_log = get_logger(__name__)
 ANSWER_MARGIN_S = 15.0
 """The deadline answer is itself an answer; the margin is for its way back."""
 
@@ -67,7 +69,8 @@ class Client:
         Reading starts at the end of `answers`: connect before the first question. Raises Transient, ConfigError.
         """
         self._kafka, self._topics, self._name = kafka, topics, name
-        self._clock, self._new_id, self._on_answer = clock or SystemClock(), new_id, on_answer
+        self._clock, self._new_id = clock or SystemClock(), new_id
+        self._listeners: list[OnAnswer] = [] if on_answer is None else [on_answer]
         self._tracer = tracer
         self._waiting: dict[str, Future[Answer]] = {}
         self._lock = threading.Lock()
@@ -127,7 +130,10 @@ class Client:
         deadline_ms: int = 10_000,
         query_id: str | None = None,
     ) -> Answer:
-        """Publish a query and wait for its answer, which may be an error; raises Transient where none comes at all."""
+        """Publish a query and wait for its answer, which may be an error; raises Transient where none comes at all.
+
+        So it does where the answer is of a version that this client cannot read.
+        """
         query, answer = self.ask_later(
             text, subject=subject, domain=domain, deadline_ms=deadline_ms, query_id=query_id
         )
@@ -212,6 +218,11 @@ class Client:
         key = f"{change.domain}/{change.document_id}"
         self._send(change, "documents", key=key, event_id=f"{change.document_id}.{change.changed_at}")
 
+    def is_reading(self) -> bool:
+        """Whether answers are still read; once they are not, every `ask` fails and a new client is needed."""
+        with self._lock:
+            return self._failure is None
+
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until everything published is acknowledged; raises Transient."""
         self._producer.flush(timeout_s)
@@ -219,14 +230,8 @@ class Client:
     def answers(self, timeout_s: float) -> Iterator[Answer]:
         """This client's answers as they come, until none came for `timeout_s`."""
         queue: SimpleQueue[Answer] = SimpleQueue()
-        earlier = self._on_answer
-
-        def both(answer: Answer) -> None:
-            if earlier is not None:
-                earlier(answer)
-            queue.put(answer)
-
-        self._on_answer = both
+        with self._lock:
+            self._listeners.append(queue.put)
         try:
             while True:
                 try:
@@ -234,7 +239,8 @@ class Client:
                 except Empty:
                     return
         finally:
-            self._on_answer = earlier
+            with self._lock:
+                self._listeners.remove(queue.put)
 
     def feedback_status(self, feedback_id: str, timeout_s: float = 10.0) -> FeedbackStatus | None:
         """The last status of a feedback, or None where there is none yet; reads the whole status topic."""
@@ -323,14 +329,28 @@ class Client:
         finally:
             self._reader.close()
 
+    def _fail(self, query_id: str, error: Exception) -> None:
+        with self._lock:
+            waiting = self._waiting.get(query_id)
+        if waiting is not None and not waiting.done() and waiting.set_running_or_notify_cancel():
+            waiting.set_exception(error)
+
     def _take(self, record: Record) -> None:
         if record.header(CLIENT) != self._name.encode():
             return
-        answer = decode(record, Answer)
+        try:
+            answer = decode(record, Answer)
+        except InvalidEvent as error:
+            # Such as one of a newer version: whoever waits for it is told, everybody else's go on.
+            _log.warning("unreadable answer", reason=str(error))
+            why = Transient(f"the answer is there and cannot be read by this version of the client: {error}")
+            self._fail((record.key or b"").decode("utf-8", "replace"), why)
+            return
         with self._lock:
             waiting = self._waiting.get(answer.query_id)
+            listeners = tuple(self._listeners)
         # From here on nobody can cancel it, so that the result is never set on a future given up meanwhile.
         if waiting is not None and not waiting.done() and waiting.set_running_or_notify_cancel():
             waiting.set_result(answer)
-        if self._on_answer is not None:
-            self._on_answer(answer)
+        for listener in listeners:
+            listener(answer)

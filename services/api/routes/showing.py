@@ -52,7 +52,7 @@ def showing_routes(parts: Parts) -> APIRouter:
     )
     async def readyz() -> Response:
         """The logs have been read."""
-        ready, reason = parts.follower.is_ready()
+        ready, reason = parts.is_ready()
         return Response(f"{reason}\n", 200 if ready else 503, media_type="text/plain")
 
     @router.get("/metrics", tags=["health"], response_class=Response, responses=_TEXT)

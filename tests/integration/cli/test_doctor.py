@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
 from typer.testing import CliRunner
 
@@ -15,6 +16,8 @@ from tests.fixtures.brokers import KafkaUnderTest, Names
 from twinloop.cli.app import build_app
 from twinloop.cli.doctor_checks import CLOCK_S, _clock
 from twinloop.embedded.valkey import EmbeddedValkey
+from twinloop.errors import ConfigError
+from twinloop.routing.redis_settings import RedisSettings
 from twinloop.signing import create_keys
 from twinloop.stack.home import Home
 from twinloop.stack.installation import KEYS
@@ -92,6 +95,19 @@ def test_a_key_that_is_not_the_one_in_the_public_file_is_bad(home: Home, tmp_pat
     done = CliRunner().invoke(build_app(), ["doctor", "--home", str(home.root)])
     assert done.exit_code == 1
     assert "public.yaml" in " ".join(done.output.split())
+    assert examine(home)[1]["keys"]["status"] == "bad"
+
+
+def test_what_is_no_routing_state_is_bad_and_an_order_says_so_instead_of_breaking(
+    home: Home, valkey: EmbeddedValkey
+) -> None:
+    key = yaml.safe_load(home.profile.read_text())["redis"].get("key", RedisSettings().key)
+    with redis.Redis.from_url(valkey.url) as server:
+        server.set(key, b'{"epoch": "many"}')
+    status, found = examine(home)
+    assert (status, found["routing state"]["status"]) == (1, "bad")
+    done = CliRunner().invoke(build_app(), ["status", "--home", str(home.root)])
+    assert isinstance(done.exception, ConfigError), "main turns it into exit status 2"
 
 
 def test_silent_brokers_and_a_silent_redis_are_bad_and_the_rest_is_still_looked_at(

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from schemas.feedback import Feedback, FeedbackStatus
+from schemas.headers import CLIENT
 from tests.fixtures.brokers import KafkaUnderTest, Names
 from tests.integration.api.answerer import Answerer
 from twinloop.bus.producer import IdempotentProducer
 from twinloop.bus.reader import LogReader
 from twinloop.bus.records import Outgoing
-from twinloop.client import AsyncClient
+from twinloop.client import AsyncClient, Client
 from twinloop.codec import decode, encode
 from twinloop.errors import InvalidEvent, Transient
 from twinloop.topics import TopicCatalogue
@@ -67,6 +68,44 @@ async def test_answers_are_iterated_as_they_come_and_only_one_s_own(
         await asyncio.gather(mine.ask("mine"), other.ask("theirs"))
         await collecting
     assert seen == ["you asked:  mine\n"]
+
+
+async def test_of_two_who_iterate_neither_silences_the_other(
+    mock_kafka: KafkaUnderTest, topics: TopicCatalogue, answerer: Answerer
+) -> None:
+    with Client(mock_kafka.settings, topics, name="c") as client:
+        first, second = client.answers(timeout_s=5.0), client.answers(timeout_s=5.0)
+        await asyncio.to_thread(client.publish, "one")
+        waiting = [asyncio.create_task(asyncio.to_thread(next, each)) for each in (first, second)]
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(client.publish, "two")
+        for answer in await asyncio.gather(*waiting):
+            assert answer.text is not None
+        first.close()
+        await asyncio.to_thread(client.publish, "three")
+        assert "you asked:  three\n" in [(await asyncio.to_thread(next, second)).text for _ in range(2)]
+
+
+async def test_an_answer_that_cannot_be_read_fails_its_own_asker_and_nobody_else(
+    mock_kafka: KafkaUnderTest, topics: TopicCatalogue, answerer: Answerer
+) -> None:
+    producer = IdempotentProducer(mock_kafka.settings)
+    async with await AsyncClient.open(mock_kafka.settings, topics, name="a") as client:
+        answerer.close()
+        asked = asyncio.create_task(client.ask("of a later version", query_id="q-later"))
+        await asyncio.sleep(0.2)
+        producer.send(
+            Outgoing(topics.name("answers"), b'{"later": 1}', key=b"q-later", headers=((CLIENT, b"a"),))
+        )
+        producer.close()
+        with pytest.raises(Transient, match="cannot be read by this version"):
+            await asked
+        assert client.is_reading()
+        again = Answerer(mock_kafka.settings, topics)
+        try:
+            assert (await client.ask("of this one")).text == "you asked:  of this one\n"
+        finally:
+            again.close()
 
 
 async def test_silence_and_cancelling_end_the_waiting_and_leave_nothing_behind(

@@ -218,6 +218,10 @@ class PlayedClient:
         self.changed: list[DocumentChange] = []
         self.answer = Answer.model_validate(example("answers/v1/answered.json"))
         self.is_silent = False
+        self.has_failed = False
+
+    def is_reading(self) -> bool:
+        return not self.has_failed
 
     async def ask(self, text: str, **options: Any) -> Answer:
         if self.is_silent:

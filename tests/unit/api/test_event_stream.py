@@ -60,3 +60,12 @@ async def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice(de
 async def test_a_stream_ends_when_the_api_stops(desk: Desk) -> None:
     ended = EventStream(desk.parts.follower, desk.clock, is_stopping=lambda: True, max_s=60)
     assert [block async for block in ended.events(after=-1)] == [b"retry: 1000\n\n"]
+
+
+async def test_an_api_that_reads_no_answers_any_more_is_not_ready(desk: Desk) -> None:
+    desk.client.has_failed = True
+    reply = await desk.call("GET", "/readyz", by=None)
+    assert (reply.status_code, reply.text) == (
+        503,
+        "answers are not read any more; start this process again\n",
+    )
