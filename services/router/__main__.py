@@ -27,6 +27,7 @@ from twinloop.bus.records import TopicPartition
 from twinloop.bus.stream import TransactionalStream
 from twinloop.clock import Clock, SystemClock
 from twinloop.process import StopSignal, config_arguments, main_guard
+from twinloop.registry.background_reads import BackgroundReads
 from twinloop.registry.blobs import open_store
 from twinloop.routing.disk_copy import DiskCopy
 from twinloop.routing.reader import StateReader
@@ -118,7 +119,7 @@ def _parts(
     seen_log = SeenLog(settings.kafka, topic=topics.name("seen-ids"), window_ms=window_ms)
     return RouterParts(
         reader=reader,
-        rules=RulesBook(open_store(settings.store).get),
+        rules=RulesBook(BackgroundReads(open_store(settings.store).get)),
         memory=PartitionMemory(
             lambda origin: seen_log.read(origin, now_ms=clock.now_ms()),
             window_ms=window_ms,
