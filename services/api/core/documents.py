@@ -118,6 +118,25 @@ class FeedbackView(Told):
     """Reason codes of rejected and quarantined feedback."""
 
 
+class WishView(Told):
+    """One approver forced the staged candidate; another one has to agree."""
+
+    actor: str
+    release: Sha256
+    at: EpochMs
+
+
+class WaitingView(Told):
+    """What waits for a person beside changes, in short: `/review` has the rest."""
+
+    approval: Sha256 | None
+    """A candidate whose gates have cleared and that waits for an approver."""
+    forced: WishView | None
+    """Half of a forced promotion: an approval by a second approver completes it, past the gates."""
+    feedback: int
+    """Feedback kept aside since the topic begins."""
+
+
 class StatusView(Told):
     """What serves, what is being judged, and what is in trouble."""
 
@@ -138,6 +157,7 @@ class StatusView(Told):
         needed="88 shadow queries",
         paused=None,
         open_changes=0,
+        waiting={"approval": None, "forced": None, "feedback": 2},
         workers=[],
         feedback={"statuses": {"accepted": 12}, "refusals": {}},
         lag=[{"group": "twinloop.router", "topic": "queries", "records": 0}],
@@ -169,6 +189,8 @@ class StatusView(Told):
     paused: PauseView | None
     open_changes: int
     """Proposed changes of rules and prompt that wait for another person."""
+    waiting: WaitingView
+    """What waits for a person; a page that shows it asks again when this changes."""
     workers: tuple[WorkerView, ...]
     feedback: FeedbackView
     lag: tuple[LagView, ...]
@@ -338,14 +360,6 @@ class ReleasesView(Told):
     model_config = example(releases=[])
 
     releases: tuple[ReleaseView, ...]
-
-
-class WishView(Told):
-    """One approver forced the staged candidate; another one has to agree."""
-
-    actor: str
-    release: Sha256
-    at: EpochMs
 
 
 class ReviewedFeedback(Told):

@@ -28,6 +28,7 @@ from services.api.core.documents import (
     SeriesPointView,
     SlotView,
     StatusView,
+    WaitingView,
     WishView,
     WorkerView,
     gate_view,
@@ -66,6 +67,7 @@ def status_view(model: ReadModel, *, now_ms: int, caught_up: bool) -> StatusView
         open_changes=sum(
             each.status is not None and each.status.stage == "open" for each in model.changes.newest_first()
         ),
+        waiting=WaitingView(approval=_approval(model), forced=_wish(model), feedback=model.quarantined_ever),
         workers=tuple(_workers(model)),
         feedback=FeedbackView(
             statuses=cast(Any, {name: n for name, n in sorted(model.statuses.items()) if n}),
@@ -147,14 +149,10 @@ def history_view(model: ReadModel, *, limit: int, before: int | None) -> History
 
 
 def review_view(model: ReadModel) -> ReviewView:
-    state = model.state
-    in_canary = state is not None and state.phase == "canary" and model.canary.last is not None
-    asks = in_canary and "approver" in cast(Any, model.canary.last).needed and not missing_evidence(model)
-    wish = model.wish
     newest = list(model.quarantined)[-SHOWN_REVIEWS:][::-1]
     return ReviewView(
-        approval=model.candidate if asks else None,
-        forced=WishView(actor=wish.actor, release=wish.release, at=wish.at) if wish else None,
+        approval=_approval(model),
+        forced=_wish(model),
         feedback=tuple(
             ReviewedFeedback(
                 feedback_id=each.feedback.id,
@@ -168,8 +166,21 @@ def review_view(model: ReadModel) -> ReviewView:
             )
             for each in newest
         ),
-        feedback_total=len(model.quarantined),
+        feedback_total=model.quarantined_ever,
     )
+
+
+def _approval(model: ReadModel) -> str | None:
+    """The candidate that lacks nothing but an approver's word."""
+    state, last = model.state, model.canary.last
+    in_canary = state is not None and state.phase == "canary" and last is not None
+    asks = in_canary and "approver" in cast(Any, last).needed and not missing_evidence(model)
+    return model.candidate if asks else None
+
+
+def _wish(model: ReadModel) -> WishView | None:
+    wish = model.wish
+    return WishView(actor=wish.actor, release=wish.release, at=wish.at) if wish else None
 
 
 def named_releases(model: ReadModel) -> list[str]:

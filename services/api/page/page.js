@@ -6,17 +6,22 @@ import * as views from "./views.js";
 
 const $ = (name) => document.getElementById(name);
 const RANK = { viewer: 0, operator: 1, approver: 2 };
-const known = { me: null, status: null, qa: null, canary: null, older: null };
+const known = { me: null, status: null, qa: null, canary: null, older: null, ask: null };
 const POINTS = 240;
 let stopping = new AbortController();
 
 const may = (role) => known.me && RANK[known.me.role] >= RANK[role];
 const show = (place, nodes) => $(place).replaceChildren(...nodes);
 
+// The gatekeeper takes an approval as the second approver's agreement where one has forced the candidate.
+const approves = ({ candidate, waiting: { forced } }) => (forced?.release === candidate
+  ? `${forced.actor} has forced ${views.short(candidate)}. Your approval agrees to that: it is promoted now, past the gates that have not cleared.`
+  : `${views.short(candidate)} may be promoted once every gate has cleared.`);
+
 const ORDERS = [
   { id: "pause", title: "Pause", role: "operator", path: "/pause", when: (s) => !s.paused, text: () => "Nothing is staged, grown or promoted until somebody resumes. Serving, aborts and rollbacks go on." },
   { id: "resume", title: "Resume", role: "operator", path: "/resume", when: (s) => s.paused, text: (s) => `Ends: ${s.paused?.line ?? "the pause"}` },
-  { id: "approve", title: "Approve", role: "approver", path: "/approve", when: (s) => s.phase === "canary" && s.candidate, body: (s) => ({ release: s.candidate }), text: (s) => `${views.short(s.candidate)} may be promoted once every gate has cleared.` },
+  { id: "approve", title: "Approve", role: "approver", path: "/approve", when: (s) => s.phase === "canary" && s.candidate, body: (s) => ({ release: s.candidate }), text: approves },
   { id: "promote", title: "Promote", role: "approver", path: "/swap", when: (s) => s.candidate, force: true, body: (s, force) => ({ release: s.candidate, force }), text: (s) => `${views.short(s.candidate)} becomes active, ${views.short(s.active?.release)} stays one write away.` },
   { id: "abort", title: "Abort", role: "operator", danger: true, path: "/abort", when: (s) => s.candidate, body: (s) => ({ release: s.candidate }), text: (s) => `The examination or canary of ${views.short(s.candidate)} ends. ${views.short(s.active?.release)} keeps serving.` },
   { id: "rollback", title: "Roll back", role: "operator", danger: true, path: "/rollback", when: (s) => s.previous && !s.revoked.includes(s.previous), body: (s) => ({ release: s.previous }), text: (s) => `${views.short(s.previous)} serves again: adapters, indexes and router rules in one write. ${views.short(s.active?.release)} is revoked and cannot come back.` },
@@ -43,7 +48,9 @@ function buttons() {
 function confirmOrder(order, { force = false } = {}) {
   const status = known.status, dialog = $("dialog");
   $("dialog-title").textContent = `${order.title}?`;
-  $("dialog-text").textContent = order.text(status);
+  // Somebody may force the candidate while the question stands there: then it says so.
+  known.ask = () => { $("dialog-text").textContent = order.text({ ...status, waiting: known.status.waiting }); };
+  known.ask();
   $("dialog-go").textContent = order.title;
   $("dialog-go").className = order.danger ? "primary danger" : "primary";
   $("dialog-error").textContent = "";
@@ -90,6 +97,7 @@ function drawStatus() {
   show("health", views.health(status));
   document.title = status.phase && status.phase !== "steady" ? `${status.phase} · TwinLoop` : "TwinLoop operations";
   buttons();
+  if ($("dialog").open) known.ask();
 }
 
 function drawStage() {
@@ -145,11 +153,15 @@ function refresh() {
   planned = setTimeout(() => [loadStage, loadReleases, loadReview].forEach((load) => guarded(load)), 250);
 }
 
+// What waits for a person changes without a decision too: a forced wish, an approval asked for, feedback kept aside.
+const waits = (status) => JSON.stringify([status.open_changes, status.waiting]);
+
 let lastPoint = 0;
 function onEvent(kind, value) {
   if (kind === "status") {
-    if (known.status && known.status.open_changes !== value.open_changes) guarded(loadReview);
+    const before = known.status;
     known.status = value;
+    if (before && waits(before) !== waits(value)) guarded(loadReview);
     drawStatus();
     $("stage-sub").textContent = views.stageTitle(value, known.canary);
   } else if (kind === "decision") {

@@ -16,9 +16,11 @@ from schemas.changes import (
     ReleaseDocuments,
     RouteReport,
 )
+from schemas.feedback import QuarantinedFeedback
 from tests.integration.api.served import Served, chromium
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
+from tests.unit.api.desk import example
 from twinloop.canonical import digest_of
 from twinloop.changes.change_log import decode_change
 from twinloop.changes.signed import signed_proposal
@@ -275,3 +277,37 @@ def test_a_proposed_change_is_read_and_approved_by_another_person(
     assert (review.reviewer, review.verdict, review.key_id) == ("anna", "approve", "approver-1")
     assert review.proposal == digest_of(proposal)
     assert author.faults == approver.faults == []
+
+
+@pytest.mark.slow
+def test_what_waits_for_a_person_appears_without_a_reload_and_an_approval_says_what_it_does(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start(policy={"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}})
+    world.start(queries_per_s=60)
+    boot = world.wait_for_kind("genesis").state.active_release
+    page = open_page(serve())
+    page.sign_in(tokens["anna"])
+    time.sleep(1.5)
+    candidate = world.release(2, parent=boot)
+    world.propose(candidate)
+    world.wait_for_kind("canary")
+    page.until("document.querySelector('#do-approve')?.disabled === false")
+    page.tab.click("#do-approve")
+    assert "may be promoted once every gate has cleared" in page.text("#dialog-text")
+
+    # Somebody forces it while the question stands there: no decision says so, and yet both places do.
+    world.order("promote", key_id="approver-1")
+    page.until("document.querySelector('#dialog-text').innerText.includes('ada has forced')")
+    assert "past the gates" in page.text("#dialog-text")
+    page.tab.keyboard.press("Escape")
+    page.until("document.querySelector('#review').innerText.includes('ada wants to promote')")
+
+    doubtful = QuarantinedFeedback.model_validate(example("feedback.quarantine/v1/injection.json"))
+    world.send("feedback.quarantine", doubtful, partition=0)
+    page.until(f"document.querySelector('#review').innerText.includes({doubtful.feedback.question!r})")
+    assert page.faults == []
