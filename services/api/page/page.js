@@ -6,7 +6,7 @@ import * as views from "./views.js";
 
 const $ = (name) => document.getElementById(name);
 const RANK = { viewer: 0, operator: 1, approver: 2 };
-const known = { me: null, status: null, qa: null, canary: null, older: null, ask: null };
+const known = { me: null, status: null, qa: null, canary: null, older: null, incarnation: null, ask: null };
 const POINTS = 240;
 let stopping = new AbortController();
 
@@ -105,13 +105,12 @@ function drawStage() {
   show("stage-body", views.stage(known.status, known.qa, known.canary));
 }
 
+// Returns how many the list did not have yet.
 function addDecisions(decisions, { isFresh, atEnd }) {
-  const list = $("decisions");
-  for (const decision of decisions) {
-    if (list.querySelector(`[data-epoch="${decision.epoch}"]`)) continue;
-    const item = views.decisionItem(decision, isFresh);
-    atEnd ? list.append(item) : list.prepend(item);
-  }
+  const list = $("decisions"), unknown = decisions.filter((decision) => !list.querySelector(`[data-epoch="${decision.epoch}"]`));
+  const items = unknown.map((decision) => views.decisionItem(decision, isFresh));
+  atEnd ? list.append(...items) : list.prepend(...items);
+  return items.length;
 }
 
 async function older() {
@@ -156,17 +155,25 @@ function refresh() {
 // What waits for a person changes without a decision too: a forced wish, an approval asked for, feedback kept aside.
 const waits = (status) => JSON.stringify([status.open_changes, status.waiting]);
 
+// Another incarnation is another log: its epochs and offsets begin anew, so nothing known of the old one holds.
+function isOtherLog({ incarnation, caught_up: isWhole }) {
+  if (!incarnation || !isWhole) return false;
+  const before = known.incarnation;
+  known.incarnation = incarnation;
+  return before !== null && before !== incarnation;
+}
+
 let lastPoint = 0;
 function onEvent(kind, value) {
   if (kind === "status") {
     const before = known.status;
     known.status = value;
+    if (isOtherLog(value)) return location.reload();
     if (before && waits(before) !== waits(value)) guarded(loadReview);
     drawStatus();
     $("stage-sub").textContent = views.stageTitle(value, known.canary);
   } else if (kind === "decision") {
-    addDecisions([value], { isFresh: true, atEnd: false });
-    refresh();
+    if (addDecisions([value], { isFresh: true, atEnd: false })) refresh();
   } else if (kind === "progress" && Date.now() - lastPoint > 900) {
     lastPoint = Date.now();
     guarded(() => loadStage(1));
@@ -187,7 +194,7 @@ async function begin() {
   $("board").hidden = $("who").hidden = false;
   $("decisions").replaceChildren();
   stopping = new AbortController();
-  const status = get("/status").then((found) => { known.status = found; drawStatus(); });
+  const status = get("/status").then((found) => { known.status = found; isOtherLog(found); drawStatus(); });
   await Promise.all([status, older(), loadStage(), loadReleases(), loadReview()]);
   drawStage();
   performance.mark("board-complete");
@@ -197,7 +204,7 @@ async function begin() {
 function signOut(why = "") {
   stopping.abort();
   session.token = null;
-  Object.assign(known, { me: null, status: null, qa: null, canary: null, older: null });
+  Object.assign(known, { me: null, status: null, qa: null, canary: null, older: null, incarnation: null });
   banner(null);
   $("board").hidden = $("who").hidden = true;
   show("now", []);

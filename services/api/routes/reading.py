@@ -116,6 +116,7 @@ def reading_routes(parts: Parts) -> APIRouter:
         },
     )
     async def decisions(
+        caller: Caller,
         last: Annotated[int, Query(ge=0, le=1000, description="How many earlier events to begin with.")] = 20,
         last_event_id: Annotated[
             str | None, Header(description="Go on after this event.", pattern="^[0-9]{1,18}$")
@@ -125,7 +126,13 @@ def reading_routes(parts: Parts) -> APIRouter:
         if len(open_streams) >= parts.section.max_streams:
             raise ProblemRaised(429, "too many open streams", code="too-many-streams")
         after = _start(parts, last) if last_event_id is None else int(last_event_id)
-        stream = EventStream(follower, clock, is_stopping=parts.is_stopping, max_s=parts.stream_max_s)
+        stream = EventStream(
+            follower,
+            clock,
+            is_stopping=parts.is_stopping,
+            is_allowed=lambda: parts.tokens.still_holds(caller),
+            max_s=parts.stream_max_s,
+        )
 
         async def counted() -> AsyncIterator[bytes]:
             open_streams.add(stream)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from schemas.changes import (
@@ -55,6 +57,8 @@ class Page:
 
     def __init__(self, browser: Any, served: Served) -> None:
         self._context = browser.new_context(viewport={"width": 1360, "height": 900})
+        # As at an address that is neither https nor localhost: browsers leave it out there.
+        self._context.add_init_script("delete Crypto.prototype.randomUUID")
         self.tab = self._context.new_page()
         self.tab.set_default_timeout(20_000)
         self.faults: list[str] = []
@@ -311,3 +315,39 @@ def test_what_waits_for_a_person_appears_without_a_reload_and_an_approval_says_w
     world.send("feedback.quarantine", doubtful, partition=0)
     page.until(f"document.querySelector('#review').innerText.includes({doubtful.feedback.question!r})")
     assert page.faults == []
+
+
+@pytest.mark.slow
+def test_it_misses_no_decision_while_it_loads_and_begins_anew_with_another_log(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    world.wait_for_kind("genesis")
+    served = serve()
+    page = open_page(served)
+    # The first look at the history came just before the decision was logged.
+    page.tab.route("**/history*", lambda route: route.fulfill(json={"decisions": [], "before": None}))
+    page.sign_in(tokens["vera"])
+    page.until("document.querySelector('#decisions li')?.innerText.includes('genesis')")
+
+    # An embedded installation that was started again has another log: nothing known of the old one holds.
+    status = httpx.get(
+        f"{served.address}/status", headers={"Authorization": f"Bearer {tokens['vera']}"}
+    ).json()
+    event = f"event: status\ndata: {json.dumps({**status, 'incarnation': 'f' * 32})}\n\n"
+    other = open_page(served)
+    loads: list[str] = []
+    other.tab.on("load", lambda _: loads.append("load"))
+    other.tab.route(
+        "**/decisions*", lambda route: route.fulfill(content_type="text/event-stream", body=event), times=1
+    )
+    other.sign_in(tokens["vera"])
+    while len(loads) < 2:
+        other.tab.wait_for_event("load")
+    other.until("document.querySelector('#live.on') !== null")
+    assert page.faults == other.faults == []
+    assert len(loads) == 2
