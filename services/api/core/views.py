@@ -7,6 +7,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, cast
 
+from pydantic import ValidationError
+
 from schemas.decisions import Decision
 from schemas.event import DOMAINS, Domain
 from schemas.releases import TrainingEvidence
@@ -18,6 +20,7 @@ from services.api.core.documents import (
     FeedbackView,
     GatePointView,
     HistoryView,
+    KeptKnowledge,
     LagView,
     LetterView,
     PauseView,
@@ -208,6 +211,7 @@ def release_views(model: ReadModel, stored: Mapping[str, StoredRelease]) -> list
                 made_at=evidence.finished_at if evidence else None,
                 proposed_by=proposal.proposed_by if proposal else "",
                 domains=_learning(evidence) if evidence else {},
+                forgetting=_forgetting(evidence) if evidence else (),
                 problems=evidence.problems if evidence else (),
             )
         )
@@ -219,6 +223,18 @@ def _learning(evidence: TrainingEvidence) -> dict[Domain, DomainLearning]:
     measured = by_domain if isinstance(by_domain, dict) else {}
     touched = [d for d in DOMAINS if d in measured or evidence.rows.get(d) or evidence.documents.get(d)]
     return {domain: _domain(evidence, domain, measured.get(domain)) for domain in touched}
+
+
+def _forgetting(evidence: TrainingEvidence) -> tuple[KeptKnowledge, ...]:
+    """The matrix as the trainer wrote it; a row that is none of ours is left out, for evidence has no schema."""
+    rows = evidence.metrics.get("forgetting")
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        try:
+            found.append(KeptKnowledge.model_validate(row))
+        except ValidationError:
+            continue
+    return tuple(found)
 
 
 def _domain(evidence: TrainingEvidence, domain: Domain, measured: object) -> DomainLearning:

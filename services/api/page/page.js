@@ -131,7 +131,11 @@ async function loadStage(points = POINTS) {
 }
 
 async function loadReleases() {
-  show("releases", views.releases((await get("/releases")).releases));
+  const found = await get("/releases"), place = $("releases");
+  const open = new Set([...place.querySelectorAll("details[open]")].map((node) => node.dataset.release));
+  const focused = place.contains(document.activeElement) ? document.activeElement.parentElement.dataset.release : null;
+  show("releases", views.releases(found.releases, open));
+  if (focused) place.querySelector(`[data-release="${focused}"] summary`)?.focus();
 }
 
 async function loadReview() {

@@ -66,7 +66,13 @@ def reading_routes(parts: Parts) -> APIRouter:
     @router.get("/canary")
     async def canary(
         points: Annotated[
-            int, Query(ge=0, le=KEPT_POINTS, description="How many of the latest points of the series.")
+            int,
+            Query(
+                ge=0,
+                le=KEPT_POINTS,
+                description="How many of the latest points of the series.",
+                examples=[120],
+            ),
         ] = 120,
     ) -> CanaryView:
         """The running canary or the last one: every gate now, and over time with interval and e-value."""
@@ -75,7 +81,9 @@ def reading_routes(parts: Parts) -> APIRouter:
 
     @router.get("/ab")
     async def ab_test(
-        limit: Annotated[int, Query(ge=0, le=100, description="How many ended tests to report.")] = 10,
+        limit: Annotated[
+            int, Query(ge=0, le=100, description="How many ended tests to report.", examples=[10])
+        ] = 10,
     ) -> AbTestView:
         """The running A/B test or the last one, gate by gate, and the reports of those that ended."""
         with follower.model() as model:
@@ -83,8 +91,10 @@ def reading_routes(parts: Parts) -> APIRouter:
 
     @router.get("/history")
     async def history(
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[int | None, Query(ge=1, le=2**53, description="An epoch")] = None,
+        limit: Annotated[int, Query(ge=1, le=500, description="How many at most.", examples=[50])] = 50,
+        before: Annotated[
+            int | None, Query(ge=1, le=2**53, description="Only those before this epoch.", examples=[4])
+        ] = None,
     ) -> HistoryView:
         """Every decision with its evidence, newest first."""
         with follower.model() as model:
@@ -117,9 +127,12 @@ def reading_routes(parts: Parts) -> APIRouter:
     )
     async def decisions(
         caller: Caller,
-        last: Annotated[int, Query(ge=0, le=1000, description="How many earlier events to begin with.")] = 20,
+        last: Annotated[
+            int, Query(ge=0, le=1000, description="How many earlier events to begin with.", examples=[20])
+        ] = 20,
         last_event_id: Annotated[
-            str | None, Header(description="Go on after this event.", pattern="^[0-9]{1,18}$")
+            str | None,
+            Header(description="Go on after this event.", pattern="^[0-9]{1,18}$", examples=["41"]),
         ] = None,
     ) -> StreamingResponse:
         """Decisions and progress as they are logged, and the status when it changes (server-sent events)."""

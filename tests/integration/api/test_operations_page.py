@@ -19,6 +19,8 @@ from schemas.changes import (
     RouteReport,
 )
 from schemas.feedback import QuarantinedFeedback
+from schemas.releases import ReleaseProposed
+from services.trainer.core.forgetting_matrix import forgetting_matrix
 from tests.integration.api.served import Served, chromium
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
@@ -351,3 +353,38 @@ def test_it_misses_no_decision_while_it_loads_and_begins_anew_with_another_log(
     other.until("document.querySelector('#live.on') !== null")
     assert page.faults == other.faults == []
     assert len(loads) == 2
+
+
+@pytest.mark.slow
+def test_what_a_release_kept_of_earlier_updates_is_opened_by_keyboard_and_stays_open(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    boot = world.wait_for_kind("genesis").state.active_release
+    matrix = forgetting_matrix(
+        {"law": {"forgetting": [{"update": boot, "rows": 32, "before": 0.92, "after": 0.75}]}}
+    )
+    value = example("releases/v1/candidate.json")
+    value["evidence"]["metrics"]["forgetting"] = [row.to_json() for row in matrix]
+    world.send("releases", ReleaseProposed.model_validate(value), partition=0)
+    page = open_page(serve())
+    page.sign_in(tokens["olga"])
+    page.until("document.querySelector('#releases .matrix summary') !== null")
+    page.tab.focus("#releases .matrix summary")
+    page.tab.keyboard.press("Enter")
+    shown = page.text("#releases .matrix tbody tr:has(.id)")
+    assert shown.split() == ["law", "update", boot[:8], "32", "92.0", "%", "75.0", "%"]
+    assert "as parent" in page.text("#releases .matrix tbody")
+    assert page.tab.evaluate(NAMELESS) == []
+
+    # A decision draws the table anew; who reads it by keyboard stays where they were.
+    page.tab.evaluate("document.querySelector('#releases .matrix').isOld = true")
+    world.order("pause")
+    page.until("document.querySelector('#releases .matrix').isOld === undefined")
+    assert page.tab.evaluate("document.querySelector('#releases .matrix details').open")
+    assert page.tab.evaluate("document.activeElement.matches('#releases .matrix summary')")
+    assert page.faults == []

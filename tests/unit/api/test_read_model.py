@@ -10,10 +10,12 @@ import pytest
 from schemas.audit import AuditEntry
 from schemas.decisions import Decision, GateProgress
 from schemas.feedback import FeedbackStatus, QuarantinedFeedback
+from schemas.releases import ReleaseProposed
 from services.api.core.gate_series import KEPT_POINTS, GateSeries
 from services.api.core.read_model import KEPT_REVIEWS, ReadModel
 from services.api.core.swap_rule import missing_evidence
-from services.api.core.views import canary_view, history_view, qa_view, status_view
+from services.api.core.views import canary_view, history_view, qa_view, release_views, status_view
+from services.trainer.core.forgetting_matrix import forgetting_matrix
 from tests.unit.api.desk import ACTIVE, CANDIDATE, NOW, decision, example, progress
 from twinloop.orders import WAITS_FOR_ANOTHER
 
@@ -248,3 +250,32 @@ def test_the_status_changes_with_whatever_waits_for_a_person() -> None:
     }
     model.take_audit(AuditEntry.model_validate(said))
     assert waiting()["forced"] == {"actor": "anna", "release": CANDIDATE, "at": NOW}
+
+
+def test_a_release_shows_what_it_kept_of_each_earlier_update() -> None:
+    matrix = forgetting_matrix(
+        {
+            "law": {
+                "forgetting": [{"update": ACTIVE, "rows": 32, "before": 0.92, "after": 0.75}],
+                "general_exact_match_before": 0.7,
+                "general_exact_match_after": 0.7,
+            }
+        }
+    )
+    value = example("releases/v1/candidate.json")
+    value["evidence"]["metrics"]["forgetting"] = [*(row.to_json() for row in matrix), {"not": "ours"}]
+    model = ReadModel()
+    model.take_proposal(ReleaseProposed.model_validate(value))
+    (shown,) = release_views(model, {})
+    assert [
+        (row.domain, row.knowledge, row.before, row.after, row.untouched) for row in shown.forgetting
+    ] == [(row.domain, row.knowledge, row.before, row.after, row.is_untouched) for row in matrix]
+    law = next(row for row in shown.forgetting if row.knowledge == f"update {ACTIVE}")
+    assert (law.domain, law.rows, law.before, law.after) == ("law", 32, 0.92, 0.75)
+
+
+def test_a_release_without_a_matrix_shows_none() -> None:
+    model = ReadModel()
+    model.take_proposal(ReleaseProposed.model_validate(example("releases/v1/candidate.json")))
+    (shown,) = release_views(model, {})
+    assert shown.forgetting == ()
