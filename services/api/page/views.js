@@ -198,16 +198,23 @@ export function releases(list, open = new Set()) {
   return [h("table", {}, h("caption", { class: "sr" }, "Releases with lineage, and how much of what was learnt before each update each one still knew after it"), h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows))];
 }
 
-// What the release still knew of each earlier update, before and after its own training.
+// What the release still knew of each earlier update, before and after its own training; drawn when it is opened.
 function forgetting(release, isOpen) {
-  const rows = release.forgetting.map((row) => {
-    const update = row.knowledge.match(/^update ([0-9a-f]{64})$/), lost = row.before === null || row.after === null ? null : row.before - row.after;
-    return h("tr", {}, h("td", {}, row.domain), h("td", {}, update ? ["update ", id(update[1])] : row.knowledge), h("td", { class: "num" }, row.rows ?? "–"),
-      row.untouched ? h("td", { colspan: 2, class: "num sub" }, "untouched: as parent") : [h("td", { class: "num" }, percent(row.before)), h("td", { class: "num" }, lost === null ? percent(row.after) : h("span", { class: `heat ${worn(lost)}` }, percent(row.after)))]);
-  });
   const title = `What ${short(release.release)} kept of each earlier update`;
-  return h("details", { "data-release": release.release, open: isOpen }, h("summary", {}, title),
-    h("table", { "aria-label": title }, h("thead", {}, h("tr", {}, ["Domain", "Knowledge", "Asked", "Before", "After"].map((text, at) => h("th", { scope: "col", class: at > 1 ? "num" : "" }, text)))), h("tbody", {}, rows)));
+  const details = h("details", { "data-release": release.release, open: isOpen }, h("summary", {}, title), isOpen ? matrix(release, title) : null);
+  details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(matrix(release, title)); });
+  return details;
+}
+
+function matrix(release, title) {
+  const heads = ["Domain", "Knowledge", "Asked", "Before", "After"];
+  const rows = release.forgetting.map((row) => {
+    const update = row.knowledge.match(/^update ([0-9a-f]{64})$/), isKnown = row.before !== null && row.after !== null;
+    const after = isKnown ? h("span", { class: `heat ${worn(row.before - row.after)}` }, percent(row.after)) : percent(row.after);
+    return h("tr", {}, h("td", {}, row.domain), h("td", {}, update ? ["update ", id(update[1])] : row.knowledge), h("td", { class: "num" }, row.rows ?? "–"),
+      row.untouched ? h("td", { colspan: 2, class: "num sub" }, "untouched: as parent") : [h("td", { class: "num" }, percent(row.before)), h("td", { class: "num" }, after)]);
+  });
+  return h("table", { "aria-label": title }, h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at > 1 ? "num" : "" }, text)))), h("tbody", {}, rows));
 }
 
 const worn = (lost) => (lost > 0.1 ? "lost" : lost > 0.02 ? "worn" : "kept");

@@ -376,6 +376,7 @@ def test_what_a_release_kept_of_earlier_updates_is_opened_by_keyboard_and_stays_
     page.until("document.querySelector('#releases .matrix summary') !== null")
     page.tab.focus("#releases .matrix summary")
     page.tab.keyboard.press("Enter")
+    page.tab.wait_for_selector("#releases .matrix tbody")
     shown = page.text("#releases .matrix tbody tr:has(.id)")
     assert shown.split() == ["law", "update", boot[:8], "32", "92.0", "%", "75.0", "%"]
     assert "as parent" in page.text("#releases .matrix tbody")
