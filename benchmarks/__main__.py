@@ -11,6 +11,7 @@ NAMES = (
     "auto_rollback",
     "availability",
     "canary",
+    "commit_interval",
     "determinism",
     "forgetting",
     "freshness",

@@ -1,9 +1,10 @@
 """What is equal bit for bit: `python -m benchmarks.determinism [--quick]`.
 
-Two fresh processes make the same update on a parent (replay, EWC and general replay included), the same replay buffer,
-the same index from documents in another order, and the release that names them; every digest must be equal. Then the
-parent's release is served, the new one, and the parent's again from its bytes: logits and answers of a fixed batch must
-be those from before. Writes `benchmarks/results/determinism.json`; the exit status is 1 where anything differs.
+For each seed two fresh processes make the same update on a parent (replay, EWC and general replay included), the same
+replay buffer, the same index from documents in another order, and the release that names them; every digest must be
+equal. Then the parent's release is served, the new one, and the parent's again from its bytes: logits and answers of
+100 probes, in batches of a fixed composition, must be those from before. Writes
+`benchmarks/results/determinism.json`; the exit status is 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.forgetting import buffered
 from benchmarks.learning_setup import (
     FORMAT,
     ROOT,
+    SEEDS,
     Bench,
     Trained,
     new_facts,
@@ -42,8 +44,8 @@ from twinloop.retrieval.document import Document
 from twinloop.retrieval.hashing_embedder import HashingEmbedder
 from twinloop.retrieval.index import DomainIndex
 
-SEED = 42
 DOMAINS = ("law", "med", "fin", "gen")
+PROBES, BATCH = 100, 8
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -52,15 +54,15 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def updates(bench: Bench, *, steps: int) -> tuple[Trained, Trained]:
+def updates(bench: Bench, *, seed: int, steps: int) -> tuple[Trained, Trained]:
     """A parent and an update on it, with every defence at work."""
     settings = LearningSettings(max_steps=steps, evaluate_every=steps + 1, fisher_samples=16)
-    first, second = new_facts(SEED, "law", 16), new_facts(SEED + 1, "law", 16)
+    first, second = new_facts(seed, "law", 16), new_facts(seed + 1, "law", 16)
     general, _ = bench.general("law")
-    parent = bench.train(bench.lesson(first), seed=SEED, settings=settings, general=general)
+    parent = bench.train(bench.lesson(first), seed=seed, settings=settings, general=general)
     child = bench.train(
         bench.lesson(second),
-        seed=SEED,
+        seed=seed,
         settings=settings,
         general=general,
         replay=bench.lesson(first),
@@ -69,13 +71,13 @@ def updates(bench: Bench, *, steps: int) -> tuple[Trained, Trained]:
     return parent, child
 
 
-def made(bench: Bench, *, steps: int, is_reversed: bool) -> dict[str, str]:
+def made(bench: Bench, *, seed: int, steps: int, is_reversed: bool) -> dict[str, str]:
     """Digests of everything a training makes; the order in which facts come must not matter for buffer and index."""
-    parent, child = updates(bench, steps=steps)
-    facts = _unique([fact for number in range(3) for fact in new_facts(SEED + number, "law", 64)])
+    parent, child = updates(bench, seed=seed, steps=steps)
+    facts = _unique([fact for number in range(3) for fact in new_facts(seed + number, "law", 64)])
     facts = facts[::-1] if is_reversed else facts
     state = BufferState()
-    open_buffer(ReplayPolicy(max_rows=64, seed=SEED), state).add(map(buffered, facts))
+    open_buffer(ReplayPolicy(max_rows=64, seed=seed), state).add(map(buffered, facts))
     index = DomainIndex.build(map(_document, facts), HashingEmbedder(), domain="law").files()
     adapter, foundation = digest(child.update.files), bench.foundation.digest or ""
     release = Release(
@@ -98,16 +100,20 @@ def made(bench: Bench, *, steps: int, is_reversed: bool) -> dict[str, str]:
     }
 
 
-def rolled_back(bench: Bench, *, steps: int) -> dict[str, bool]:
+def rolled_back(bench: Bench, *, seed: int, steps: int) -> dict[str, bool]:
     """Serve the parent, the child, and the parent loaded anew; compare what the parent says."""
-    parent, child = updates(bench, steps=steps)
+    parent, child = updates(bench, seed=seed, steps=steps)
     bank = AdapterBank(bench.foundation.model)
     generator = Generator(bench.foundation, bank, max_new_tokens=FORMAT.max_new_tokens)
-    texts = [_prompt(fact, number) for number, fact in enumerate(probe_facts("law", 16))]
+    facts = [fact for domain in DOMAINS for fact in probe_facts(domain, PROBES // len(DOMAINS))]
+    texts = [_prompt(fact, number) for number, fact in enumerate(facts)]
+    starts = range(0, PROBES, BATCH)
 
     def ask(name: str) -> tuple[torch.Tensor, list[Any]]:
         items = [GenerationItem(text, name) for text in texts]
-        return generator.next_token_logits(items), [generator.answer_batch(items[i : i + 8]) for i in (0, 8)]
+        return generator.next_token_logits(items), [
+            generator.answer_batch(items[start : start + BATCH]) for start in starts
+        ]
 
     bank.load("parent", parent.update.files)
     logits, answers = ask("parent")
@@ -130,23 +136,27 @@ def main() -> int:
     parser.add_argument("--child", choices=("forwards", "backwards"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     steps = 4 if arguments.quick else 20
+    seeds = SEEDS[:1] if arguments.quick else SEEDS
     if arguments.child:
-        print(json.dumps(made(Bench(), steps=steps, is_reversed=arguments.child == "backwards")))
+        bench, is_reversed = Bench(), arguments.child == "backwards"
+        digests = {str(seed): made(bench, seed=seed, steps=steps, is_reversed=is_reversed) for seed in seeds}
+        print(json.dumps(digests))
         return 0
     one, other = (_child(order, quick=arguments.quick) for order in ("forwards", "backwards"))
     figures = {
-        f"{name}_equal": one[name] == other[name]
+        f"{name}_equal": all(one[seed][name] == other[seed][name] for seed in one)
         for name in ("adapter", "buffer", "fisher", "index", "release")
     }
-    figures |= rolled_back(Bench(), steps=steps)
+    back = [rolled_back(Bench(), seed=seed, steps=steps) for seed in seeds]
+    figures |= {name: all(each[name] for each in back) for name in back[0]}
     table(
         "two processes, and a rollback", [{"what": name, "equal": value} for name, value in figures.items()]
     )
     write_result(
         "determinism",
         {
-            "seeds": [SEED],
-            "samples": {"processes": 2, "steps": steps},
+            "seeds": list(seeds),
+            "samples": {"processes": 2, "steps": steps, "probes": PROBES},
             "figures": figures,
             "goals": dict.fromkeys(figures, True),
             "digests": one,
@@ -156,7 +166,7 @@ def main() -> int:
     return 0 if all(figures.values()) else 1
 
 
-def _child(order: str, *, quick: bool) -> dict[str, str]:
+def _child(order: str, *, quick: bool) -> dict[str, dict[str, str]]:
     command = [
         sys.executable,
         "-m",
@@ -172,7 +182,7 @@ def _child(order: str, *, quick: bool) -> dict[str, str]:
         "PYTHONHASHSEED": "1" if order == "forwards" else "2",
     }
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    digests: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    digests: dict[str, dict[str, str]] = json.loads(done.stdout.splitlines()[-1])
     return digests
 
 

@@ -74,6 +74,7 @@ ACROSS = (
     NAIVE,
     Method("EWC alone", ewc=True),
     Method("replay alone", replay=True),
+    Method("replay and EWC", replay=True, ewc=True),
     ISOLATED,
     Method("adapter a domain, replay, EWC", isolated=True, replay=True, ewc=True),
     SHIPPED,
@@ -83,6 +84,7 @@ BOUNDED = (
     NAIVE,
     Method("EWC alone", ewc=True),
     Method("replay, 16 facts kept", replay=True, buffer_facts=16),
+    Method("replay and EWC, 16 facts kept", replay=True, ewc=True, buffer_facts=16),
     TIGHT,
     SHIPPED,
 )

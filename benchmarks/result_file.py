@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "results"
 RECOMPUTED = (
     "propagation",
     "router",
+    "commit_interval",
     "freshness",
     "swap_under_load",
     "rollback",

@@ -68,9 +68,11 @@ def bare_loop(under: Ground, topics: TopicCatalogue, group: str, count: int) -> 
             records = stream.poll(SECTION.batch_max, 0.01)
 
 
-def router_loop(under: Ground, topics: TopicCatalogue, group: str, count: int) -> tuple[float, float]:
+def router_loop(
+    under: Ground, topics: TopicCatalogue, group: str, count: int, section: RouterSection = SECTION
+) -> tuple[float, float]:
     """The same for the shipped router."""
-    worker, stream, metrics = make_router(under, topics, group, SECTION)
+    worker, stream, metrics = make_router(under, topics, group, section)
     with stream:
         while not _routed(metrics):
             worker.turn()

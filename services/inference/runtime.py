@@ -11,12 +11,12 @@ from schemas.releases import SignatureBlock
 from services.inference.answering import AnswerEngine, Asked
 from services.inference.releases import Preparer, ReadyRelease, ReleaseShelf
 from services.inference.settings import InferenceSection
-from twinloop.canonical import sha256_hex
 from twinloop.errors import ConfigError
 from twinloop.model_runtime.adapter_bank import AdapterBank
 from twinloop.model_runtime.foundation import FoundationSpec, load_foundation
 from twinloop.model_runtime.generation import Generator, decoder_for
 from twinloop.registry.blobs import open_store
+from twinloop.registry.digests import sha256_of_hub_model
 from twinloop.registry.manifests import digest_folder
 from twinloop.registry.store_settings import StoreSettings
 from twinloop.retrieval.embedder_choice import build_embedder
@@ -83,7 +83,7 @@ def foundation_spec(section: InferenceSection) -> tuple[FoundationSpec, str]:
             f"inference.foundation.source: {settings.source!r} is no folder here; run `make foundation`, or name a hub "
             "model together with its revision"
         )
-    return spec, sha256_hex(f"{settings.source}@{settings.revision}".encode())
+    return spec, sha256_of_hub_model(settings.source, settings.revision)
 
 
 def _verify(ring: KeyRing, message: bytes, block: SignatureBlock) -> None:

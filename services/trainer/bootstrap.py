@@ -19,11 +19,12 @@ from schemas.event import DOMAINS, Domain
 from schemas.releases import Release, TrainingEvidence
 from services.trainer.settings import FoundationSettings, IndexSettings, TrainerSection, TrainerSettings
 from services.trainer.training_run import sign_block
-from twinloop.canonical import canonical_json, sha256_hex
+from twinloop.canonical import canonical_json
 from twinloop.clock import SystemClock
 from twinloop.errors import ConfigError, InvalidEvent
 from twinloop.process import main_guard
 from twinloop.registry.blobs import BlobStore, open_store
+from twinloop.registry.digests import sha256_of_hub_model
 from twinloop.registry.manifests import digest_folder, put_folder, put_manifest
 from twinloop.registry.releases import publish_release
 from twinloop.retrieval.document import Document
@@ -140,7 +141,7 @@ def _foundation(store: BlobStore, section: TrainerSection) -> tuple[str, bool]:
             f"trainer.foundation.source: {source!r} is no folder here; run `make foundation`, or name a hub model "
             "together with its revision"
         )
-    return sha256_hex(f"{source}@{revision}".encode()), False
+    return sha256_of_hub_model(source, revision), False
 
 
 def _identity_adapter(section: TrainerSection, foundation: str) -> dict[str, bytes]:

@@ -18,11 +18,13 @@ from services.trainer.settings import TrainerSection
 from twinloop.canonical import canonical_json
 from twinloop.errors import ArtifactError, ConfigError
 from twinloop.registry.blobs import BlobStore
-from twinloop.registry.digests import sha256_of_file
+from twinloop.registry.digests import sha256_of_file, sha256_of_hub_model
 from twinloop.registry.manifests import digest_folder, materialise, put_folder
 
 _FINAL = {2: "the job or its rows are unusable", 4: "training diverged"}
 """Exit statuses that a repetition would only repeat."""
+_REFUSED = 3
+"""Exit status of a child that was given a damaged artifact: the store's fault, not that of the rows."""
 
 
 class TrainingFailed(Exception):
@@ -87,6 +89,11 @@ class LearningJobs:
             raise TrainingFailed(f"ran longer than {limit:g} s", is_final=False) from error
         if ended.status != 0:
             domain = Path(ended.failed_job).parent.name if ended.failed_job else "the child"
+            if ended.failed_job is not None and ended.status == _REFUSED:
+                raise ArtifactError(
+                    f"{domain}: the child refused an artifact it was given; {folder / 'stderr.log'} names it; "
+                    "restore it or make it again"
+                )
             is_final = ended.failed_job is not None and ended.status in _FINAL
             reason = _FINAL[ended.status] if is_final else "it ended early"
             raise TrainingFailed(f"{domain}: exit status {ended.status}, {reason}", is_final=is_final)
@@ -128,10 +135,13 @@ class LearningJobs:
         if self._store.exists(digest):
             source = str(materialise(self._store, digest, self._artifacts, kind="foundation"))
             revision = None
-        elif Path(source).is_dir() and digest_folder(Path(source), "foundation") != digest:
-            raise ArtifactError(
-                f"foundation {digest} is neither in {self._store.url} nor in trainer.foundation.source {source}"
-            )
+        else:
+            found, named = _configured_foundation(source, revision)
+            if found != digest:
+                raise ArtifactError(
+                    f"foundation {digest}, which the parent release names, is neither in {self._store.url} nor the "
+                    f"one that trainer.foundation names, {named} with digest {found}; set that to the parent's own"
+                )
         return {
             "source": source,
             "digest": None,
@@ -169,15 +179,28 @@ class LearningJobs:
         try:
             result = json.loads((out / "result.json").read_bytes())
             metrics = dict(result["metrics"])
-            expected = dict(result["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrainingFailed(f"{domain}: result.json cannot be read: {error}", is_final=False) from error
-        for name, digest in expected.items():
-            if sha256_of_file(out / name)[0] != digest:
-                raise TrainingFailed(f"{domain}: {name} is not what result.json says", is_final=False)
+            wrong = [
+                name for name, digest in result["files"].items() if sha256_of_file(out / name)[0] != digest
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingFailed(f"{domain}: the result cannot be read: {error}", is_final=False) from error
+        if wrong:
+            raise TrainingFailed(f"{domain}: {wrong} are not what result.json says", is_final=False)
         fisher = out / "fisher.safetensors"
         return Learnt(
             adapter=put_folder(self._store, out / "adapter", "adapter"),
             fisher=self._store.put_file(fisher) if fisher.exists() else None,
             metrics=metrics,
         )
+
+
+def _configured_foundation(source: str, revision: str | None) -> tuple[str, str]:
+    """(digest of the foundation that the settings name, its name), as bootstrap computes it."""
+    if Path(source).is_dir():
+        return digest_folder(Path(source), "foundation"), source
+    if revision is None:
+        raise ArtifactError(
+            f"trainer.foundation.source: {source!r} is no folder here; mend the path, or name a hub model together "
+            "with its revision"
+        )
+    return sha256_of_hub_model(source, revision), f"{source}@{revision}"

@@ -33,7 +33,7 @@ def rebuilt_state(
     last = _last_decision(settings, topics, tools)
     if last is None:
         return ledger.state
-    lineage = reader.lineage(last.state.active_release)
+    lineage = reader.whole_lineage(last.state.active_release)
     for name in reversed(lineage):
         _remember_taught(ledger, name, reader, tools, into_buffer=True)
     for name in last.state.revoked:
@@ -127,4 +127,4 @@ def _remember_taught(
     for row in rows:
         ledger.state.seen[row.id] = None
         if into_buffer and row.id in kept:  # a composed release has not learnt all of its dataset
-            ledger.buffer(row.domain).add([row])
+            ledger.rehearse(row)

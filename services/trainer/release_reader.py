@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
 
 from schemas.event import Domain
 from schemas.releases import SignatureBlock
@@ -38,17 +40,23 @@ class ReleaseReader:
 
     def lineage(self, release: str) -> tuple[str, ...]:
         """The release, its parent and so on, at most 64; it ends early at one that cannot be verified."""
-        found = [release]
-        while len(found) < _MAX_LINEAGE:
+        return tuple(islice(self._ancestors(release), _MAX_LINEAGE))
+
+    def whole_lineage(self, release: str) -> tuple[str, ...]:
+        """The release, its parent and so on to the first one; it ends early at one that cannot be verified."""
+        return tuple(self._ancestors(release))
+
+    def _ancestors(self, release: str) -> Iterator[str]:
+        known: set[str] = set()
+        name: str | None = release
+        while name is not None and name not in known:
+            known.add(name)
+            yield name
             try:
-                parent = self.release(found[-1]).release.parent
+                name = self.release(name).release.parent
             except (ArtifactError, SignatureError) as error:
-                self._log.warning("lineage_ends", release=found[-1], reason=str(error))
-                break
-            if parent is None or parent in found:
-                break
-            found.append(parent)
-        return tuple(found)
+                self._log.warning("lineage_ends", release=name, reason=str(error))
+                return
 
     def documents(self, release: str, domain: Domain) -> dict[str, Document]:
         """The documents of the release's index of a domain, by id."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 
 from schemas.event import DOMAINS
 from schemas.feedback import FeedbackStatus
@@ -18,6 +20,7 @@ from services.trainer.change_desk import ChangeDesk
 from services.trainer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from services.trainer.child_process import Cancelled
 from services.trainer.core.effects import Effect
+from services.trainer.core.ledger_state import Run
 from services.trainer.core.lifecycle import Ledger
 from services.trainer.core.training_schedule import decide
 from services.trainer.dataset_cut import DatasetCutter, TopicNames
@@ -37,6 +40,8 @@ from twinloop.clock import Clock
 from twinloop.errors import (
     ArtifactError,
     CommandRefused,
+    ConfigError,
+    Fenced,
     InvalidEvent,
     SignatureError,
     Transient,
@@ -338,22 +343,38 @@ class Session:
         except Cancelled:
             return
         except TrainingFailed as error:
-            self._log.error("training_failed", run=run.run_id, attempt=run.attempt, reason=str(error))
-            self._parts.metrics.training(outcome="failed", seconds=(now - run.started_at) / 1000)
-            if error.is_final or not self._ledger.retry_run():
-                self._tell(self._ledger.fail_run(str(error), now))
+            self._count_failure(run, str(error), now, is_final=error.is_final)
             return
-        except (ArtifactError, SignatureError) as error:
-            # Nobody's rows are to blame for a damaged store: they wait until it is mended.
+        except (ArtifactError, SignatureError, OSError) as error:
+            # Nobody's rows are to blame for a damaged store or a full disk: they wait until it is mended.
             self._log.error("training_blocked", run=run.run_id, reason=str(error))
             self._tell(self._ledger.cancel_run(now))
             self._tell(self._changes.fail(run, f"its release could not be composed: {error}", now))
             for domain in run.domains:
                 self._ledger.postpone(domain, now + 60_000)
             return
+        except (Transient, Fenced, ConfigError):
+            raise
+        except Exception as error:
+            # A run that no process survives must not be begun again by each. The message may hold users' words.
+            frames = [
+                f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)
+            ]
+            reason = f"unexpected {type(error).__name__} at {frames[-1]}"
+            self._log.error("unexpected", run=run.run_id, kind=type(error).__name__, frames=frames)
+            self._count_failure(run, reason, now, is_final=False)
+            return
         self._parts.metrics.training(outcome="proposed", seconds=(now - run.started_at) / 1000)
         self._log.info("proposed", release=proposed.release_id, run=run.run_id)
         self._propose(proposed)
+
+    def _count_failure(self, run: Run, reason: str, now: int, *, is_final: bool) -> None:
+        """The run came to nothing: it is begun again, or ended where its attempts are used up."""
+        self._log.error("training_failed", run=run.run_id, attempt=run.attempt, reason=reason)
+        self._parts.metrics.training(outcome="failed", seconds=(now - run.started_at) / 1000)
+        if is_final or not self._ledger.retry_run():
+            self._tell(self._ledger.fail_run(reason, now))
+            self._tell(self._changes.fail(run, reason, now))
 
     def _propose(self, proposed: ReleaseProposed) -> None:
         run = self._ledger.state.run
@@ -398,14 +419,14 @@ class Session:
             full.add("feedback")
         if len(state.documents) >= settings.max_pending_documents:
             full.add("documents")
-        if full == self._paused:
+        if not full and not self._paused:
             return
         names = {name: self._parts.topics.name(name) for name in ("feedback", "documents")}
         owned = self._stream.assignment()
         for name, topic in names.items():
             partitions = [source for source in owned if source.topic == topic]
             if name in full:
-                self._stream.pause(partitions)
+                self._stream.pause(partitions)  # each time: partitions may have been assigned since
             elif name in self._paused:
                 self._stream.resume(partitions)
         self._paused = frozenset(full)

@@ -1,4 +1,4 @@
-"""The shape of SHA-256 digests, and those of files."""
+"""The shape of SHA-256 digests, and those of files and hub models."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def sha256_of_file(path: Path) -> tuple[str, int]:
             digest.update(piece)
             size += len(piece)
     return digest.hexdigest(), size
+
+
+def sha256_of_hub_model(source: str, revision: str) -> str:
+    """What releases name a model of the hub by: its bytes are not here to hash, its full commit id stands for them."""
+    return hashlib.sha256(f"{source}@{revision}".encode()).hexdigest()
 
 
 def is_digest(text: object) -> bool:

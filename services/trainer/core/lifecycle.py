@@ -34,7 +34,7 @@ from services.trainer.core.ledger_state import (
     TaughtRow,
 )
 from services.trainer.core.replay_buffer import ReplayBuffer, ReplayPolicy, open_buffer
-from services.trainer.core.rows import LogOrder, PendingRow
+from services.trainer.core.rows import LogOrder, PendingRow, ReplayRow
 from services.trainer.core.selection import Selection, SelectionPolicy, over_rater_quota
 from services.trainer.core.training_schedule import DomainNews, Readiness
 from twinloop.canonical import digest_of
@@ -74,6 +74,18 @@ class Ledger:
     def buffer(self, domain: Domain) -> ReplayBuffer:
         """The domain's replay buffer."""
         return open_buffer(self.policy.replay, self.state.buffers[domain])
+
+    def rehearse(self, fresh: ReplayRow) -> None:
+        """Put a row that a promoted release was taught into its buffer, in place of what it overturns."""
+        buffer = self.buffer(fresh.domain)
+        # What was taught about this question before and is not true any more must not be rehearsed.
+        outdated = [
+            row.id
+            for row in buffer.rows()
+            if row.question_key == fresh.question_key and row.answer_key != fresh.answer_key
+        ]
+        buffer.remove(outdated)
+        buffer.add([fresh])
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -230,7 +242,7 @@ class Ledger:
 
     def _promote(self, candidate: Candidate, at: int) -> list[Effect]:
         for taught in candidate.rows:
-            self._replay(taught, update=candidate.release)
+            self.rehearse(replay_row(taught, update=candidate.release))
         for domain in {item.row.domain for item in candidate.rows}:
             self.state.ratings[domain].clear()
             rebase(self.state.questions[domain])
@@ -242,17 +254,6 @@ class Ledger:
             status_of(item.row.feedback, "trained", domain=item.row.domain, release=candidate.release, at=at)
             for item in candidate.rows
         ]
-
-    def _replay(self, taught: TaughtRow, *, update: str) -> None:
-        fresh, buffer = replay_row(taught, update=update), self.buffer(taught.row.domain)
-        # What was taught about this question before and is not true any more must not be rehearsed.
-        outdated = [
-            row.id
-            for row in buffer.rows()
-            if row.question_key == fresh.question_key and row.answer_key != fresh.answer_key
-        ]
-        buffer.remove(outdated)
-        buffer.add([fresh])
 
     def _fail(self, candidate: Candidate, reason: str, at: int) -> list[Effect]:
         del self.state.candidates[candidate.release]

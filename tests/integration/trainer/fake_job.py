@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 KINDS = ("rows", "gate_rows", "replay_rows", "general_rows", "probe_rows")
 
@@ -37,10 +38,14 @@ def main(arguments: list[str]) -> int:
     }
     for name, data in files.items():
         (out / name).write_bytes(data)
-    result = {
+    result: dict[str, dict[str, Any]] = {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "metrics": {"steps": 1, "update_exact_match": settings.get("score", 1.0)},
     }
+    if settings.get("steps_digits"):
+        result["metrics"]["steps"] = int("9" * settings["steps_digits"])
+    if settings.get("lose"):
+        (out / settings["lose"]).unlink()
     partial = out / "result.partial"
     partial.write_text(json.dumps(result))
     partial.rename(out / "result.json")
