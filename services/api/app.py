@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from services.api.core.access_rules import ACCESS, ANONYMOUS
-from services.api.core.documents import Problem
+from services.api.core.documents import Problem, Told
 from services.api.gate import Gate
 from services.api.idempotency import Idempotency
 from services.api.parts import Parts
@@ -93,7 +93,16 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _describe(operation, ACCESS[method.upper(), path], is_post=method == "post")
+    _restore_examples(components["schemas"])
     return document
+
+
+def _restore_examples(schemas: dict[str, Any]) -> None:
+    """FastAPI drops every null from the document, also from examples, where a required member may be null."""
+    for model in Told.__subclasses__():
+        extra = model.model_config.get("json_schema_extra")
+        if isinstance(extra, dict) and model.__name__ in schemas:
+            schemas[model.__name__]["examples"] = extra["examples"]
 
 
 def _describe(operation: dict[str, Any], role: str, *, is_post: bool) -> None:

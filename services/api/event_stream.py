@@ -16,6 +16,7 @@ from twinloop.clock import Clock
 
 LOOK_EVERY_S = 0.2
 STATUS_EVERY_S = 1.0
+ALLOWED_EVERY_S = 1.0
 KEEP_ALIVE_S = 15.0
 
 
@@ -23,19 +24,31 @@ class EventStream:
     """One caller's stream: what is logged, in order, and the status at most once a second when it changed."""
 
     def __init__(
-        self, follower: Follower, clock: Clock, *, is_stopping: Callable[[], bool], max_s: float
+        self,
+        follower: Follower,
+        clock: Clock,
+        *,
+        is_stopping: Callable[[], bool],
+        is_allowed: Callable[[], bool],
+        max_s: float,
     ) -> None:
         self._follower, self._clock = follower, clock
-        self._is_stopping, self._max_s = is_stopping, max_s
+        self._is_stopping, self._is_allowed, self._max_s = is_stopping, is_allowed, max_s
+        self._allowed_at = float("-inf")
         self._seen_version = -1
         self._status_at = float("-inf")
         self._said_at = 0.0
 
     async def events(self, after: int) -> AsyncIterator[bytes]:
-        """Events with an offset above `after`, until the stream is told to end or has lasted long enough."""
+        """Events with an offset above `after`, until the stream is told to end, has lasted long enough, or is refused.
+
+        Whether its reader may go on reading is asked once a second.
+        """
         started = self._said_at = self._clock.monotonic()
         yield b"retry: 1000\n\n"
         while not self._is_stopping() and self._clock.monotonic() - started < self._max_s:
+            if not self._may_go_on():
+                return
             for part in self._news(after):
                 self._said_at = self._clock.monotonic()
                 after = max(after, part[0])
@@ -44,6 +57,13 @@ class EventStream:
                 self._said_at = self._clock.monotonic()
                 yield b": still here\n\n"
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _may_go_on(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._allowed_at < ALLOWED_EVERY_S:
+            return True
+        self._allowed_at = now
+        return self._is_allowed()
 
     def _news(self, after: int) -> list[tuple[int, bytes]]:
         if self._follower.version == self._seen_version:

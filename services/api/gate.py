@@ -14,7 +14,7 @@ from schemas.audit import AuditEntry
 from services.api.auditing import Auditor
 from services.api.core.access_rules import ACCESS, ANONYMOUS, audit_action, methods_of, template_of
 from services.api.metrics import ApiMetrics
-from services.api.problems import problem_response
+from services.api.problems import problem_response, unexpected_response
 from services.api.token_file import TokenFile
 from twinloop.api_tokens import TokenEntry, TokenRole, includes
 from twinloop.clock import Clock
@@ -81,6 +81,11 @@ class Gate:
         except BodyTooLarge:
             if noted.has_started:
                 raise
+        except Exception as error:
+            # The framework's last handler stands outside this gate, where nothing is audited or counted.
+            if noted.has_started:
+                raise
+            await unexpected_response(scope["path"], error)(scope, receive, noted)
         if limited.is_over and not noted.has_started:
             await self._too_large(scope)(scope, receive, noted)
 

@@ -65,11 +65,15 @@ class Idempotency:
 
     def _known(self, identity: str) -> _Reply | None:
         now = self._clock.monotonic()
-        while self._replies:
-            oldest = next(iter(self._replies.values()))
-            if now - oldest.at <= self._valid_s and len(self._replies) <= self._keep:
+        gone: list[str] = []
+        for oldest, reply in self._replies.items():
+            if now - reply.at <= self._valid_s and len(self._replies) - len(gone) <= self._keep:
                 break
-            self._replies.popitem(last=False)
+            # One that is still being answered is never forgotten: its repetition would be done beside it.
+            if reply.start is not None:
+                gone.append(oldest)
+        for oldest in gone:
+            del self._replies[oldest]
         return self._replies.get(identity)
 
     async def _repeat(self, known: _Reply, request: str, scope: Scope, receive: Receive, send: Send) -> None:

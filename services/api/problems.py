@@ -79,6 +79,12 @@ def problem_response(
     return Response(orjson.dumps(body), status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
+def unexpected_response(path: str, error: Exception) -> Response:
+    """What is told of an error nobody foresaw; its traceback goes to the log and nowhere else."""
+    _log.error("unexpected", path=path, kind=type(error).__name__, exc_info=error)
+    return problem_response(path, 500, "an error nobody foresaw; the API's log has it", code="unexpected")
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Every error leaves the application as a problem document."""
 
@@ -119,10 +125,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         return unexpected(request, error)
 
     def unexpected(request: Request, error: Exception) -> Response:
-        _log.error("unexpected", path=request.url.path, kind=type(error).__name__, exc_info=error)
-        return problem_response(
-            request.url.path, 500, "an error nobody foresaw; the API's log has it", code="unexpected"
-        )
+        return unexpected_response(request.url.path, error)
 
     app.add_exception_handler(ProblemRaised, raised)
     app.add_exception_handler(HTTPException, of_http)

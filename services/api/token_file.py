@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from twinloop.api_tokens import TokenBook, TokenEntry, read_tokens
+from twinloop.errors import ConfigError
+from twinloop.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
 
 
 class TokenFile:
@@ -18,6 +22,14 @@ class TokenFile:
     def holder(self, token: str) -> TokenEntry | None:
         """Whose token this is; raises ConfigError where the file cannot be used."""
         return self.book().holder(token)
+
+    def still_holds(self, entry: TokenEntry) -> bool:
+        """Whether this very entry still stands in the file; nobody holds anything where it cannot be used."""
+        try:
+            return entry in self.book().entries
+        except ConfigError as error:
+            _log.error("token_file_unusable", reason=str(error))
+            return False
 
     def book(self) -> TokenBook:
         seen = self._look()

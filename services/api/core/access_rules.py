@@ -69,7 +69,12 @@ def methods_of(path: str) -> list[str]:
     return sorted(way for way, known in ACCESS if _PATTERNS[known].fullmatch(path))
 
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+"""Methods of RFC 9110 and RFC 5789. Any other is whatever a caller made up, which no audit event may hold."""
+
+
 def audit_action(method: str, path: str) -> str:
-    """The route as an audit event's action: `post.v1.chat.completions`."""
+    """The route as an audit event's action: `post.v1.chat.completions`; a made-up method is `other`."""
     parts = [part.strip("{}") for part in path.split("/") if part]
-    return ".".join([method.lower(), *(parts or ["page"])])[:128]
+    known = method.lower() if method in METHODS else "other"
+    return ".".join([known, *(parts or ["page"])])[:128]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,12 +15,28 @@ from schemas.changes import (
     RouteReport,
 )
 from schemas.event import EpochMs, Identifier, Sha256
-from services.api.core.documents import RELEASE, Order, Told, example
+from services.api.core.documents import Order, Told, example
+from services.api.core.examples import CANDIDATE, PROMPT, RULES
 from twinloop.changes.change_log import KnownChange
 
-_RULES = "6c621d1a05138a7888d37d9269a9da8e2e11e4aced2f6cfd24b05ab1b9e61bb0"
-_PROMPT = "148de9c5a7a44d19e56cd9ae1a554bf67847afb0c58f6e12fa29ac7ddfca9940"
 _STEP = {"op": "add", "path": "/rules/domains/law/keywords/escrow", "value": 2.0}
+_CHANGE: dict[str, Any] = {
+    "id": "pr-3f2a91c07b5e",
+    "author": "olga",
+    "automatic": False,
+    "reason": "escrow is law",
+    "proposed_at": 1_790_000_000_000,
+    "base": {"rules": RULES, "prompt": PROMPT},
+    "patch": [_STEP],
+    "stage": "candidate",
+    "code": None,
+    "detail": "its release is proposed to the gatekeeper",
+    "report": None,
+    "documents": None,
+    "approved_by": "anna",
+    "release": CANDIDATE,
+    "reviews": [{"reviewer": "anna", "verdict": "approve", "reason": "report read", "at": 1_790_000_060_000}],
+}
 
 
 class ChangeProposal(Order):
@@ -34,7 +50,7 @@ class ChangeProposal(Order):
     """The documents the patch was written for; those of the active release where absent."""
 
 
-class ReviewView(Told):
+class ChangeReviewView(Told):
     """What somebody said about a change; only the trainer says whether it counts."""
 
     reviewer: Identifier
@@ -46,25 +62,7 @@ class ReviewView(Told):
 class ChangeView(Told):
     """One proposed change and how far it has come."""
 
-    model_config = example(
-        id="pr-3f2a91c07b5e",
-        author="olga",
-        automatic=False,
-        reason="escrow is law",
-        proposed_at=1_790_000_000_000,
-        base={"rules": _RULES, "prompt": _PROMPT},
-        patch=[_STEP],
-        stage="candidate",
-        code=None,
-        detail="its release is proposed to the gatekeeper",
-        report=None,
-        documents=None,
-        approved_by="anna",
-        release=RELEASE,
-        reviews=[
-            {"reviewer": "anna", "verdict": "approve", "reason": "report read", "at": 1_790_000_060_000}
-        ],
-    )
+    model_config = example(**_CHANGE)
 
     id: Identifier
     author: Identifier
@@ -84,13 +82,13 @@ class ChangeView(Told):
     """What the change leads to."""
     approved_by: Identifier | None
     release: Sha256 | None
-    reviews: tuple[ReviewView, ...]
+    reviews: tuple[ChangeReviewView, ...]
 
 
 class ChangesView(Told):
     """Proposed changes, newest first."""
 
-    model_config = example(changes=[], total=0)
+    model_config = example(changes=[_CHANGE], total=1)
 
     changes: tuple[ChangeView, ...]
     total: int
@@ -114,7 +112,9 @@ def change_view(known: KnownChange) -> ChangeView:
         approved_by=status.approved_by if status else None,
         release=status.release if status else None,
         reviews=tuple(
-            ReviewView(reviewer=each.reviewer, verdict=each.verdict, reason=each.reason, at=each.reviewed_at)
+            ChangeReviewView(
+                reviewer=each.reviewer, verdict=each.verdict, reason=each.reason, at=each.reviewed_at
+            )
             for each in known.reviews
         ),
     )

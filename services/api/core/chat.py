@@ -144,7 +144,10 @@ class ModelCard(Told):
 class ModelList(Told):
     """The models there are."""
 
-    model_config = example(object="list", data=[])
+    model_config = example(
+        object="list",
+        data=[{"id": "twinloop", "object": "model", "created": 1_790_000_000, "owned_by": "twinloop"}],
+    )
 
     object: Literal["list"] = "list"
     data: tuple[ModelCard, ...]

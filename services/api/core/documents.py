@@ -11,11 +11,12 @@ from schemas.documents import DocumentChange
 from schemas.event import Domain, EpochMs, Identifier, Sha256, Slot
 from schemas.feedback import Disposition
 from schemas.routing import Phase
+from services.api.core.examples import ACTIVE as PARENT
+from services.api.core.examples import CANDIDATE as RELEASE
+from services.api.core.examples import DECISION
 from twinloop.api_tokens import TokenRole
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-RELEASE = "2ed4cfc8a1b1cc6631d6b2bf70b00173ac9d8eb3d6626473d005c8ede9582bcc"
-PARENT = "c40ffd4b1da7805cbba7f81a2f97c3ef3aa9d1455588357845a94165683a9c23"
 
 
 class Taken(BaseModel):
@@ -118,6 +119,25 @@ class FeedbackView(Told):
     """Reason codes of rejected and quarantined feedback."""
 
 
+class WishView(Told):
+    """One approver forced the staged candidate; another one has to agree."""
+
+    actor: str
+    release: Sha256
+    at: EpochMs
+
+
+class WaitingView(Told):
+    """What waits for a person beside changes, in short: `/review` has the rest."""
+
+    approval: Sha256 | None
+    """A candidate whose gates have cleared and that waits for an approver."""
+    forced: WishView | None
+    """Half of a forced promotion: an approval by a second approver completes it, past the gates."""
+    feedback: int
+    """Feedback kept aside since the topic begins."""
+
+
 class StatusView(Told):
     """What serves, what is being judged, and what is in trouble."""
 
@@ -138,6 +158,7 @@ class StatusView(Told):
         needed="88 shadow queries",
         paused=None,
         open_changes=0,
+        waiting={"approval": None, "forced": None, "feedback": 2},
         workers=[],
         feedback={"statuses": {"accepted": 12}, "refusals": {}},
         lag=[{"group": "twinloop.router", "topic": "queries", "records": 0}],
@@ -169,6 +190,8 @@ class StatusView(Told):
     paused: PauseView | None
     open_changes: int
     """Proposed changes of rules and prompt that wait for another person."""
+    waiting: WaitingView
+    """What waits for a person; a page that shows it asks again when this changes."""
     workers: tuple[WorkerView, ...]
     feedback: FeedbackView
     lag: tuple[LagView, ...]
@@ -298,6 +321,8 @@ class QaView(Told):
 class HistoryView(Told):
     """Decisions, newest first."""
 
+    model_config = example(decisions=[DECISION], before=4)
+
     decisions: tuple[Decision, ...]
     before: int | None
     """Pass it as `before` to get the next older ones; absent where there are none."""
@@ -318,6 +343,20 @@ class DomainLearning(Told):
     general_after: float | None
 
 
+class KeptKnowledge(Told):
+    """Exact answers to one body of earlier knowledge before a release's training and after it, between 0 and 1."""
+
+    domain: Domain
+    knowledge: str
+    """`update RELEASE` for what one earlier release was taught, or what else was asked."""
+    rows: int | None
+    """Questions asked, where that is known."""
+    before: float | None
+    after: float | None
+    untouched: bool
+    """The domain's adapter is the parent's, byte for byte: nothing can have been lost."""
+
+
 class ReleaseView(Told):
     """A release, where it comes from and what became of it."""
 
@@ -329,23 +368,58 @@ class ReleaseView(Told):
     made_at: EpochMs | None
     proposed_by: str
     domains: dict[Domain, DomainLearning]
+    forgetting: tuple[KeptKnowledge, ...]
+    """The forgetting matrix: every domain and every earlier update of it, before and after the training."""
     problems: tuple[str, ...]
 
 
 class ReleasesView(Told):
     """Releases, newest first."""
 
-    model_config = example(releases=[])
+    model_config = example(
+        releases=[
+            {
+                "release": RELEASE,
+                "parent": PARENT,
+                "roles": ["shadow"],
+                "outcome": "canary",
+                "made_at": 1_790_000_030_000,
+                "proposed_by": "trainer-0",
+                "domains": {
+                    "law": {
+                        "rows": 40,
+                        "documents": 3,
+                        "new": 0.95,
+                        "kept_before": 0.92,
+                        "kept_after": 0.9,
+                        "general_before": 0.7,
+                        "general_after": 0.7,
+                    }
+                },
+                "forgetting": [
+                    {
+                        "domain": "law",
+                        "knowledge": f"update {PARENT}",
+                        "rows": 32,
+                        "before": 0.92,
+                        "after": 0.9,
+                        "untouched": False,
+                    },
+                    {
+                        "domain": "med",
+                        "knowledge": "everything",
+                        "rows": None,
+                        "before": None,
+                        "after": None,
+                        "untouched": True,
+                    },
+                ],
+                "problems": [],
+            }
+        ]
+    )
 
     releases: tuple[ReleaseView, ...]
-
-
-class WishView(Told):
-    """One approver forced the staged candidate; another one has to agree."""
-
-    actor: str
-    release: Sha256
-    at: EpochMs
 
 
 class ReviewedFeedback(Told):

@@ -105,6 +105,8 @@ class ReadModel:
         self.statuses: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.quarantined: deque[QuarantinedFeedback] = deque(maxlen=KEPT_REVIEWS)
+        self.quarantined_ever = 0
+        """How many were kept aside; `quarantined` holds the newest of them."""
         self.letters: deque[DeadLetter] = deque(maxlen=KEPT_LETTERS)
         self.letter_counts: Counter[str] = Counter()
         self.changes = ChangeLog()
@@ -200,6 +202,7 @@ class ReadModel:
     def take_quarantined(self, quarantined: QuarantinedFeedback) -> None:
         self._touch()
         self.quarantined.append(quarantined)
+        self.quarantined_ever += 1
 
     def take_change(self, event: ChangeEvent) -> None:
         self._touch()

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, cast
 
+from pydantic import ValidationError
+
 from schemas.decisions import Decision
 from schemas.event import DOMAINS, Domain
 from schemas.releases import TrainingEvidence
@@ -18,6 +20,7 @@ from services.api.core.documents import (
     FeedbackView,
     GatePointView,
     HistoryView,
+    KeptKnowledge,
     LagView,
     LetterView,
     PauseView,
@@ -28,6 +31,7 @@ from services.api.core.documents import (
     SeriesPointView,
     SlotView,
     StatusView,
+    WaitingView,
     WishView,
     WorkerView,
     gate_view,
@@ -66,6 +70,7 @@ def status_view(model: ReadModel, *, now_ms: int, caught_up: bool) -> StatusView
         open_changes=sum(
             each.status is not None and each.status.stage == "open" for each in model.changes.newest_first()
         ),
+        waiting=WaitingView(approval=_approval(model), forced=_wish(model), feedback=model.quarantined_ever),
         workers=tuple(_workers(model)),
         feedback=FeedbackView(
             statuses=cast(Any, {name: n for name, n in sorted(model.statuses.items()) if n}),
@@ -147,14 +152,10 @@ def history_view(model: ReadModel, *, limit: int, before: int | None) -> History
 
 
 def review_view(model: ReadModel) -> ReviewView:
-    state = model.state
-    in_canary = state is not None and state.phase == "canary" and model.canary.last is not None
-    asks = in_canary and "approver" in cast(Any, model.canary.last).needed and not missing_evidence(model)
-    wish = model.wish
     newest = list(model.quarantined)[-SHOWN_REVIEWS:][::-1]
     return ReviewView(
-        approval=model.candidate if asks else None,
-        forced=WishView(actor=wish.actor, release=wish.release, at=wish.at) if wish else None,
+        approval=_approval(model),
+        forced=_wish(model),
         feedback=tuple(
             ReviewedFeedback(
                 feedback_id=each.feedback.id,
@@ -168,8 +169,21 @@ def review_view(model: ReadModel) -> ReviewView:
             )
             for each in newest
         ),
-        feedback_total=len(model.quarantined),
+        feedback_total=model.quarantined_ever,
     )
+
+
+def _approval(model: ReadModel) -> str | None:
+    """The candidate that lacks nothing but an approver's word."""
+    state, last = model.state, model.canary.last
+    in_canary = state is not None and state.phase == "canary" and last is not None
+    asks = in_canary and "approver" in cast(Any, last).needed and not missing_evidence(model)
+    return model.candidate if asks else None
+
+
+def _wish(model: ReadModel) -> WishView | None:
+    wish = model.wish
+    return WishView(actor=wish.actor, release=wish.release, at=wish.at) if wish else None
 
 
 def named_releases(model: ReadModel) -> list[str]:
@@ -197,6 +211,7 @@ def release_views(model: ReadModel, stored: Mapping[str, StoredRelease]) -> list
                 made_at=evidence.finished_at if evidence else None,
                 proposed_by=proposal.proposed_by if proposal else "",
                 domains=_learning(evidence) if evidence else {},
+                forgetting=_forgetting(evidence) if evidence else (),
                 problems=evidence.problems if evidence else (),
             )
         )
@@ -208,6 +223,18 @@ def _learning(evidence: TrainingEvidence) -> dict[Domain, DomainLearning]:
     measured = by_domain if isinstance(by_domain, dict) else {}
     touched = [d for d in DOMAINS if d in measured or evidence.rows.get(d) or evidence.documents.get(d)]
     return {domain: _domain(evidence, domain, measured.get(domain)) for domain in touched}
+
+
+def _forgetting(evidence: TrainingEvidence) -> tuple[KeptKnowledge, ...]:
+    """The matrix as the trainer wrote it; a row that is none of ours is left out, for evidence has no schema."""
+    rows = evidence.metrics.get("forgetting")
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        try:
+            found.append(KeptKnowledge.model_validate(row))
+        except ValidationError:
+            continue
+    return tuple(found)
 
 
 def _domain(evidence: TrainingEvidence, domain: Domain, measured: object) -> DomainLearning:

@@ -28,8 +28,11 @@ export async function get(path) {
   return response.json();
 }
 
+// 128 random bits. `crypto.randomUUID` is there on https and localhost only; this is there on every address.
+const freshKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 export async function post(path, body) {
-  const headers = { ...bearer(), "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
+  const headers = { ...bearer(), "Content-Type": "application/json", "Idempotency-Key": freshKey() };
   const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
   if (!response.ok) throw await problemOf(response);
   return response.json();
@@ -41,7 +44,8 @@ export async function follow({ onEvent, onState, signal }) {
   for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 8000)) {
     try {
       const headers = last === null ? bearer() : { ...bearer(), "Last-Event-ID": last };
-      const response = await fetch("/decisions?last=0", { headers, signal });
+      // What was logged between the page's first look and this is among the last 20; what it knows already it passes over.
+      const response = await fetch("/decisions?last=20", { headers, signal });
       if (!response.ok) throw await problemOf(response);
       onState(true, null);
       wait = 500;

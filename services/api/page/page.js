@@ -6,17 +6,22 @@ import * as views from "./views.js";
 
 const $ = (name) => document.getElementById(name);
 const RANK = { viewer: 0, operator: 1, approver: 2 };
-const known = { me: null, status: null, qa: null, canary: null, older: null };
+const known = { me: null, status: null, qa: null, canary: null, older: null, incarnation: null, ask: null };
 const POINTS = 240;
 let stopping = new AbortController();
 
 const may = (role) => known.me && RANK[known.me.role] >= RANK[role];
 const show = (place, nodes) => $(place).replaceChildren(...nodes);
 
+// The gatekeeper takes an approval as the second approver's agreement where one has forced the candidate.
+const approves = ({ candidate, waiting: { forced } }) => (forced?.release === candidate
+  ? `${forced.actor} has forced ${views.short(candidate)}. Your approval agrees to that: it is promoted now, past the gates that have not cleared.`
+  : `${views.short(candidate)} may be promoted once every gate has cleared.`);
+
 const ORDERS = [
   { id: "pause", title: "Pause", role: "operator", path: "/pause", when: (s) => !s.paused, text: () => "Nothing is staged, grown or promoted until somebody resumes. Serving, aborts and rollbacks go on." },
   { id: "resume", title: "Resume", role: "operator", path: "/resume", when: (s) => s.paused, text: (s) => `Ends: ${s.paused?.line ?? "the pause"}` },
-  { id: "approve", title: "Approve", role: "approver", path: "/approve", when: (s) => s.phase === "canary" && s.candidate, body: (s) => ({ release: s.candidate }), text: (s) => `${views.short(s.candidate)} may be promoted once every gate has cleared.` },
+  { id: "approve", title: "Approve", role: "approver", path: "/approve", when: (s) => s.phase === "canary" && s.candidate, body: (s) => ({ release: s.candidate }), text: approves },
   { id: "promote", title: "Promote", role: "approver", path: "/swap", when: (s) => s.candidate, force: true, body: (s, force) => ({ release: s.candidate, force }), text: (s) => `${views.short(s.candidate)} becomes active, ${views.short(s.active?.release)} stays one write away.` },
   { id: "abort", title: "Abort", role: "operator", danger: true, path: "/abort", when: (s) => s.candidate, body: (s) => ({ release: s.candidate }), text: (s) => `The examination or canary of ${views.short(s.candidate)} ends. ${views.short(s.active?.release)} keeps serving.` },
   { id: "rollback", title: "Roll back", role: "operator", danger: true, path: "/rollback", when: (s) => s.previous && !s.revoked.includes(s.previous), body: (s) => ({ release: s.previous }), text: (s) => `${views.short(s.previous)} serves again: adapters, indexes and router rules in one write. ${views.short(s.active?.release)} is revoked and cannot come back.` },
@@ -43,7 +48,9 @@ function buttons() {
 function confirmOrder(order, { force = false } = {}) {
   const status = known.status, dialog = $("dialog");
   $("dialog-title").textContent = `${order.title}?`;
-  $("dialog-text").textContent = order.text(status);
+  // Somebody may force the candidate while the question stands there: then it says so.
+  known.ask = () => { $("dialog-text").textContent = order.text({ ...status, waiting: known.status.waiting }); };
+  known.ask();
   $("dialog-go").textContent = order.title;
   $("dialog-go").className = order.danger ? "primary danger" : "primary";
   $("dialog-error").textContent = "";
@@ -90,6 +97,7 @@ function drawStatus() {
   show("health", views.health(status));
   document.title = status.phase && status.phase !== "steady" ? `${status.phase} · TwinLoop` : "TwinLoop operations";
   buttons();
+  if ($("dialog").open) known.ask();
 }
 
 function drawStage() {
@@ -97,13 +105,12 @@ function drawStage() {
   show("stage-body", views.stage(known.status, known.qa, known.canary));
 }
 
+// Returns how many the list did not have yet.
 function addDecisions(decisions, { isFresh, atEnd }) {
-  const list = $("decisions");
-  for (const decision of decisions) {
-    if (list.querySelector(`[data-epoch="${decision.epoch}"]`)) continue;
-    const item = views.decisionItem(decision, isFresh);
-    atEnd ? list.append(item) : list.prepend(item);
-  }
+  const list = $("decisions"), unknown = decisions.filter((decision) => !list.querySelector(`[data-epoch="${decision.epoch}"]`));
+  const items = unknown.map((decision) => views.decisionItem(decision, isFresh));
+  atEnd ? list.append(...items) : list.prepend(...items);
+  return items.length;
 }
 
 async function older() {
@@ -124,7 +131,11 @@ async function loadStage(points = POINTS) {
 }
 
 async function loadReleases() {
-  show("releases", views.releases((await get("/releases")).releases));
+  const found = await get("/releases"), place = $("releases");
+  const open = new Set([...place.querySelectorAll("details[open]")].map((node) => node.dataset.release));
+  const focused = place.contains(document.activeElement) ? document.activeElement.parentElement.dataset.release : null;
+  show("releases", views.releases(found.releases, open));
+  if (focused) place.querySelector(`[data-release="${focused}"] summary`)?.focus();
 }
 
 async function loadReview() {
@@ -145,16 +156,28 @@ function refresh() {
   planned = setTimeout(() => [loadStage, loadReleases, loadReview].forEach((load) => guarded(load)), 250);
 }
 
+// What waits for a person changes without a decision too: a forced wish, an approval asked for, feedback kept aside.
+const waits = (status) => JSON.stringify([status.open_changes, status.waiting]);
+
+// Another incarnation is another log: its epochs and offsets begin anew, so nothing known of the old one holds.
+function isOtherLog({ incarnation, caught_up: isWhole }) {
+  if (!incarnation || !isWhole) return false;
+  const before = known.incarnation;
+  known.incarnation = incarnation;
+  return before !== null && before !== incarnation;
+}
+
 let lastPoint = 0;
 function onEvent(kind, value) {
   if (kind === "status") {
-    if (known.status && known.status.open_changes !== value.open_changes) guarded(loadReview);
+    const before = known.status;
     known.status = value;
+    if (isOtherLog(value)) return location.reload();
+    if (before && waits(before) !== waits(value)) guarded(loadReview);
     drawStatus();
     $("stage-sub").textContent = views.stageTitle(value, known.canary);
   } else if (kind === "decision") {
-    addDecisions([value], { isFresh: true, atEnd: false });
-    refresh();
+    if (addDecisions([value], { isFresh: true, atEnd: false })) refresh();
   } else if (kind === "progress" && Date.now() - lastPoint > 900) {
     lastPoint = Date.now();
     guarded(() => loadStage(1));
@@ -175,7 +198,7 @@ async function begin() {
   $("board").hidden = $("who").hidden = false;
   $("decisions").replaceChildren();
   stopping = new AbortController();
-  const status = get("/status").then((found) => { known.status = found; drawStatus(); });
+  const status = get("/status").then((found) => { known.status = found; isOtherLog(found); drawStatus(); });
   await Promise.all([status, older(), loadStage(), loadReleases(), loadReview()]);
   drawStage();
   performance.mark("board-complete");
@@ -185,7 +208,7 @@ async function begin() {
 function signOut(why = "") {
   stopping.abort();
   session.token = null;
-  Object.assign(known, { me: null, status: null, qa: null, canary: null, older: null });
+  Object.assign(known, { me: null, status: null, qa: null, canary: null, older: null, incarnation: null });
   banner(null);
   $("board").hidden = $("who").hidden = true;
   show("now", []);

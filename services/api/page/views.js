@@ -184,25 +184,47 @@ function table(heads, rows) {
   return h("table", {}, h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at === heads.length - 1 ? "num" : "" }, text)))), h("tbody", {}, rows));
 }
 
-export function releases(list) {
+// `open` names the releases whose matrix stands open already.
+export function releases(list, open = new Set()) {
   if (!list.length) return [none("No release yet.")];
   const domains = ["law", "med", "fin", "gen"];
   const heads = ["Release", "Built on", "Now", "Became", "Made", ...domains.map((domain) => `${domain}: kept`)];
-  const rows = list.map((each) => h("tr", { title: each.problems.join("; ") || null },
+  const rows = list.flatMap((each) => [h("tr", { title: each.problems.join("; ") || null },
     h("td", {}, id(each.release)), h("td", {}, each.parent ? id(each.parent) : "–"),
     h("td", {}, each.roles.length ? each.roles.map((role) => chip(role, { active: "good", revoked: "bad", shadow: "info" }[role] ?? "")) : "–"),
     h("td", {}, chip(BECAME[each.outcome] ?? each.outcome, KINDS[each.outcome] ?? "")), h("td", {}, each.made_at ? day(each.made_at) : "–"),
-    domains.map((domain) => h("td", {}, learnt(each.domains[domain])))));
+    domains.map((domain) => h("td", {}, learnt(each.domains[domain])))),
+  each.forgetting.length ? h("tr", { class: "matrix" }, h("td", { colspan: heads.length }, forgetting(each, open.has(each.release)))) : null]);
   return [h("table", {}, h("caption", { class: "sr" }, "Releases with lineage, and how much of what was learnt before each update each one still knew after it"), h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows))];
 }
+
+// What the release still knew of each earlier update, before and after its own training; drawn when it is opened.
+function forgetting(release, isOpen) {
+  const title = `What ${short(release.release)} kept of each earlier update`;
+  const details = h("details", { "data-release": release.release, open: isOpen }, h("summary", {}, title), isOpen ? matrix(release, title) : null);
+  details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(matrix(release, title)); });
+  return details;
+}
+
+function matrix(release, title) {
+  const heads = ["Domain", "Knowledge", "Asked", "Before", "After"];
+  const rows = release.forgetting.map((row) => {
+    const update = row.knowledge.match(/^update ([0-9a-f]{64})$/), isKnown = row.before !== null && row.after !== null;
+    const after = isKnown ? h("span", { class: `heat ${worn(row.before - row.after)}` }, percent(row.after)) : percent(row.after);
+    return h("tr", {}, h("td", {}, row.domain), h("td", {}, update ? ["update ", id(update[1])] : row.knowledge), h("td", { class: "num" }, row.rows ?? "–"),
+      row.untouched ? h("td", { colspan: 2, class: "num sub" }, "untouched: as parent") : [h("td", { class: "num" }, percent(row.before)), h("td", { class: "num" }, after)]);
+  });
+  return h("table", { "aria-label": title }, h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at > 1 ? "num" : "" }, text)))), h("tbody", {}, rows));
+}
+
+const worn = (lost) => (lost > 0.1 ? "lost" : lost > 0.02 ? "worn" : "kept");
 
 function learnt(domain) {
   if (!domain) return h("span", { class: "sub" }, "as parent");
   const parts = [domain.rows ? plural(domain.rows, "row") : null, domain.documents ? plural(domain.documents, "document") : null].filter(Boolean).join(", ");
   if (domain.kept_after === null || domain.kept_before === null) return h("span", { class: "heat bare" }, domain.new !== null ? `new ${percent(domain.new, 0)}` : "index", h("small", {}, parts || "no rows"));
   const lost = domain.kept_before - domain.kept_after;
-  const tone = lost > 0.1 ? "lost" : lost > 0.02 ? "worn" : "kept";
-  return h("span", { class: `heat ${tone}`, title: `known before ${percent(domain.kept_before)}, after ${percent(domain.kept_after)}; new facts ${percent(domain.new)}` }, percent(domain.kept_after, 0), h("small", {}, `${lost > 0 ? "−" : "+"}${Math.abs(lost * 100).toFixed(0)} pts · ${parts}`));
+  return h("span", { class: `heat ${worn(lost)}`, title: `known before ${percent(domain.kept_before)}, after ${percent(domain.kept_after)}; new facts ${percent(domain.new)}` }, percent(domain.kept_after, 0), h("small", {}, `${lost > 0 ? "−" : "+"}${Math.abs(lost * 100).toFixed(0)} pts · ${parts}`));
 }
 
 function proposedChange(change, { onChange, me, isApprover }) {

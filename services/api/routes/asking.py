@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from services.api.core.chat import (
     model_names,
 )
 from services.api.core.documents import Problem, Question
+from services.api.core.examples import ANSWER, FEEDBACK_STATUS
 from services.api.event_stream import data_line
 from services.api.parts import Caller, Key, Parts
 from services.api.problems import ProblemRaised
@@ -60,7 +61,7 @@ def asking_routes(parts: Parts) -> APIRouter:
     names = model_names(parts.section.model)
     desk = parts.questions
 
-    @router.post("/answer", tags=["questions"], responses=FAILED)
+    @router.post("/answer", tags=["questions"], responses={**FAILED, **_shown(ANSWER)})
     async def answer(question: Question, key: Key) -> Answer:
         """Publish a question and wait for its answer, with the release and digests that produced it."""
         found = await desk.ask(
@@ -85,7 +86,7 @@ def asking_routes(parts: Parts) -> APIRouter:
         return ModelList(data=tuple(card(name) for name in names))
 
     @router.get("/v1/models/{model}", tags=["OpenAI-compatible"], responses=NOT_FOUND)
-    async def model(model: str) -> ModelCard:
+    async def model(model: Annotated[str, Path(examples=["twinloop-law"])]) -> ModelCard:
         """One model by name."""
         _refuse_unknown(model, names)
         return card(model)
@@ -125,8 +126,12 @@ def asking_routes(parts: Parts) -> APIRouter:
         given = await desk.rate(caller, rated, key=key)
         return Given(id=given.id, query_id=given.query_id, given_at=given.given_at)
 
-    @router.get("/v1/feedback/{feedback_id}", tags=["OpenAI-compatible"], responses=NOT_FOUND)
-    async def feedback_status(feedback_id: Identifier) -> FeedbackStatus:
+    @router.get(
+        "/v1/feedback/{feedback_id}",
+        tags=["OpenAI-compatible"],
+        responses={**NOT_FOUND, **_shown(FEEDBACK_STATUS)},
+    )
+    async def feedback_status(feedback_id: Annotated[Identifier, Path(examples=["f-1"])]) -> FeedbackStatus:
         """What became of one feedback: accepted, rejected, quarantined, counted or trained."""
         with parts.follower.model() as model:
             found = model.feedback.get(feedback_id)
@@ -135,6 +140,11 @@ def asking_routes(parts: Parts) -> APIRouter:
         return found
 
     return router
+
+
+def _shown(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """An example of a contract whose published schema has none in it."""
+    return {200: {"content": {"application/json": {"example": example}}}}
 
 
 def _refuse_unknown(name: str, names: dict[str, Any]) -> None:

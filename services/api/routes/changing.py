@@ -40,7 +40,7 @@ def changing_routes(parts: Parts) -> APIRouter:
         return change_view(known)
 
     @router.get("/pr")
-    async def changes(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> ChangesView:
+    async def changes(limit: Annotated[int, Query(ge=1, le=500, examples=[50])] = 50) -> ChangesView:
         """Proposed changes and how far each has come, newest first."""
         with follower.model() as model:
             found = model.changes.newest_first()

@@ -51,7 +51,11 @@ def ordering_routes(parts: Parts) -> APIRouter:
 
     @router.post("/approve")
     async def approve(order: CandidateOrder, caller: Caller, key: Key, response: Response) -> OrderView:
-        """Let the candidate be promoted once every gate has cleared."""
+        """Let the candidate be promoted once every gate has cleared.
+
+        Where another approver has forced it (`waiting.forced` of `/status`), this agrees to that: it is promoted at
+        once, past the gates.
+        """
         view = await desk.give(caller, "approve", order.reason, key=key, release=order.release)
         return told(view, response)
 

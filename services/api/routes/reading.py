@@ -66,7 +66,13 @@ def reading_routes(parts: Parts) -> APIRouter:
     @router.get("/canary")
     async def canary(
         points: Annotated[
-            int, Query(ge=0, le=KEPT_POINTS, description="How many of the latest points of the series.")
+            int,
+            Query(
+                ge=0,
+                le=KEPT_POINTS,
+                description="How many of the latest points of the series.",
+                examples=[120],
+            ),
         ] = 120,
     ) -> CanaryView:
         """The running canary or the last one: every gate now, and over time with interval and e-value."""
@@ -75,7 +81,9 @@ def reading_routes(parts: Parts) -> APIRouter:
 
     @router.get("/ab")
     async def ab_test(
-        limit: Annotated[int, Query(ge=0, le=100, description="How many ended tests to report.")] = 10,
+        limit: Annotated[
+            int, Query(ge=0, le=100, description="How many ended tests to report.", examples=[10])
+        ] = 10,
     ) -> AbTestView:
         """The running A/B test or the last one, gate by gate, and the reports of those that ended."""
         with follower.model() as model:
@@ -83,8 +91,10 @@ def reading_routes(parts: Parts) -> APIRouter:
 
     @router.get("/history")
     async def history(
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[int | None, Query(ge=1, le=2**53, description="An epoch")] = None,
+        limit: Annotated[int, Query(ge=1, le=500, description="How many at most.", examples=[50])] = 50,
+        before: Annotated[
+            int | None, Query(ge=1, le=2**53, description="Only those before this epoch.", examples=[4])
+        ] = None,
     ) -> HistoryView:
         """Every decision with its evidence, newest first."""
         with follower.model() as model:
@@ -116,16 +126,26 @@ def reading_routes(parts: Parts) -> APIRouter:
         },
     )
     async def decisions(
-        last: Annotated[int, Query(ge=0, le=1000, description="How many earlier events to begin with.")] = 20,
+        caller: Caller,
+        last: Annotated[
+            int, Query(ge=0, le=1000, description="How many earlier events to begin with.", examples=[20])
+        ] = 20,
         last_event_id: Annotated[
-            str | None, Header(description="Go on after this event.", pattern="^[0-9]{1,18}$")
+            str | None,
+            Header(description="Go on after this event.", pattern="^[0-9]{1,18}$", examples=["41"]),
         ] = None,
     ) -> StreamingResponse:
         """Decisions and progress as they are logged, and the status when it changes (server-sent events)."""
         if len(open_streams) >= parts.section.max_streams:
             raise ProblemRaised(429, "too many open streams", code="too-many-streams")
         after = _start(parts, last) if last_event_id is None else int(last_event_id)
-        stream = EventStream(follower, clock, is_stopping=parts.is_stopping, max_s=parts.stream_max_s)
+        stream = EventStream(
+            follower,
+            clock,
+            is_stopping=parts.is_stopping,
+            is_allowed=lambda: parts.tokens.still_holds(caller),
+            max_s=parts.stream_max_s,
+        )
 
         async def counted() -> AsyncIterator[bytes]:
             open_streams.add(stream)

@@ -48,7 +48,10 @@ def showing_routes(parts: Parts) -> APIRouter:
         "/readyz",
         tags=["health"],
         response_class=Response,
-        responses={**_TEXT, 503: {"description": "Not yet, and why.", "content": {"text/plain": {}}}},
+        responses={
+            **_TEXT,
+            503: {"description": "Not yet, and why.", "content": _plain("reading what was logged before\n")},
+        },
     )
     async def readyz() -> Response:
         """The logs have been read."""
@@ -73,6 +76,8 @@ def showing_routes(parts: Parts) -> APIRouter:
     return router
 
 
-_TEXT: dict[int | str, dict[str, object]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": "alive\n"}}}
-}
+def _plain(example: str) -> dict[str, object]:
+    return {"text/plain": {"schema": {"type": "string"}, "example": example}}
+
+
+_TEXT: dict[int | str, dict[str, object]] = {200: {"content": _plain("alive\n")}}

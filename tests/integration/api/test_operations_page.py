@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from schemas.changes import (
@@ -16,9 +18,13 @@ from schemas.changes import (
     ReleaseDocuments,
     RouteReport,
 )
+from schemas.feedback import QuarantinedFeedback
+from schemas.releases import ReleaseProposed
+from services.trainer.core.forgetting_matrix import forgetting_matrix
 from tests.integration.api.served import Served, chromium
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
+from tests.unit.api.desk import example
 from twinloop.canonical import digest_of
 from twinloop.changes.change_log import decode_change
 from twinloop.changes.signed import signed_proposal
@@ -53,6 +59,8 @@ class Page:
 
     def __init__(self, browser: Any, served: Served) -> None:
         self._context = browser.new_context(viewport={"width": 1360, "height": 900})
+        # As at an address that is neither https nor localhost: browsers leave it out there.
+        self._context.add_init_script("delete Crypto.prototype.randomUUID")
         self.tab = self._context.new_page()
         self.tab.set_default_timeout(20_000)
         self.faults: list[str] = []
@@ -275,3 +283,109 @@ def test_a_proposed_change_is_read_and_approved_by_another_person(
     assert (review.reviewer, review.verdict, review.key_id) == ("anna", "approve", "approver-1")
     assert review.proposal == digest_of(proposal)
     assert author.faults == approver.faults == []
+
+
+@pytest.mark.slow
+def test_what_waits_for_a_person_appears_without_a_reload_and_an_approval_says_what_it_does(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start(policy={"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}})
+    world.start(queries_per_s=60)
+    boot = world.wait_for_kind("genesis").state.active_release
+    page = open_page(serve())
+    page.sign_in(tokens["anna"])
+    time.sleep(1.5)
+    candidate = world.release(2, parent=boot)
+    world.propose(candidate)
+    world.wait_for_kind("canary")
+    page.until("document.querySelector('#do-approve')?.disabled === false")
+    page.tab.click("#do-approve")
+    assert "may be promoted once every gate has cleared" in page.text("#dialog-text")
+
+    # Somebody forces it while the question stands there: no decision says so, and yet both places do.
+    world.order("promote", key_id="approver-1")
+    page.until("document.querySelector('#dialog-text').innerText.includes('ada has forced')")
+    assert "past the gates" in page.text("#dialog-text")
+    page.tab.keyboard.press("Escape")
+    page.until("document.querySelector('#review').innerText.includes('ada wants to promote')")
+
+    doubtful = QuarantinedFeedback.model_validate(example("feedback.quarantine/v1/injection.json"))
+    world.send("feedback.quarantine", doubtful, partition=0)
+    page.until(f"document.querySelector('#review').innerText.includes({doubtful.feedback.question!r})")
+    assert page.faults == []
+
+
+@pytest.mark.slow
+def test_it_misses_no_decision_while_it_loads_and_begins_anew_with_another_log(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    world.wait_for_kind("genesis")
+    served = serve()
+    page = open_page(served)
+    # The first look at the history came just before the decision was logged.
+    page.tab.route("**/history*", lambda route: route.fulfill(json={"decisions": [], "before": None}))
+    page.sign_in(tokens["vera"])
+    page.until("document.querySelector('#decisions li')?.innerText.includes('genesis')")
+
+    # An embedded installation that was started again has another log: nothing known of the old one holds.
+    status = httpx.get(
+        f"{served.address}/status", headers={"Authorization": f"Bearer {tokens['vera']}"}
+    ).json()
+    event = f"event: status\ndata: {json.dumps({**status, 'incarnation': 'f' * 32})}\n\n"
+    other = open_page(served)
+    loads: list[str] = []
+    other.tab.on("load", lambda _: loads.append("load"))
+    other.tab.route(
+        "**/decisions*", lambda route: route.fulfill(content_type="text/event-stream", body=event), times=1
+    )
+    other.sign_in(tokens["vera"])
+    while len(loads) < 2:
+        other.tab.wait_for_event("load")
+    other.until("document.querySelector('#live.on') !== null")
+    assert page.faults == other.faults == []
+    assert len(loads) == 2
+
+
+@pytest.mark.slow
+def test_what_a_release_kept_of_earlier_updates_is_opened_by_keyboard_and_stays_open(
+    world: World,
+    start: Callable[..., Running],
+    serve: Callable[..., Served],
+    tokens: dict[str, str],
+    open_page: Callable[[Served], Page],
+) -> None:
+    start()
+    boot = world.wait_for_kind("genesis").state.active_release
+    matrix = forgetting_matrix(
+        {"law": {"forgetting": [{"update": boot, "rows": 32, "before": 0.92, "after": 0.75}]}}
+    )
+    value = example("releases/v1/candidate.json")
+    value["evidence"]["metrics"]["forgetting"] = [row.to_json() for row in matrix]
+    world.send("releases", ReleaseProposed.model_validate(value), partition=0)
+    page = open_page(serve())
+    page.sign_in(tokens["olga"])
+    page.until("document.querySelector('#releases .matrix summary') !== null")
+    page.tab.focus("#releases .matrix summary")
+    page.tab.keyboard.press("Enter")
+    page.tab.wait_for_selector("#releases .matrix tbody")
+    shown = page.text("#releases .matrix tbody tr:has(.id)")
+    assert shown.split() == ["law", "update", boot[:8], "32", "92.0", "%", "75.0", "%"]
+    assert "as parent" in page.text("#releases .matrix tbody")
+    assert page.tab.evaluate(NAMELESS) == []
+
+    # A decision draws the table anew; who reads it by keyboard stays where they were.
+    page.tab.evaluate("document.querySelector('#releases .matrix').isOld = true")
+    world.order("pause")
+    page.until("document.querySelector('#releases .matrix').isOld === undefined")
+    assert page.tab.evaluate("document.querySelector('#releases .matrix details').open")
+    assert page.tab.evaluate("document.activeElement.matches('#releases .matrix summary')")
+    assert page.faults == []

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
+from schemas.audit import AuditEntry
 from schemas.decisions import Decision, GateProgress
-from schemas.feedback import FeedbackStatus
+from schemas.feedback import FeedbackStatus, QuarantinedFeedback
+from schemas.releases import ReleaseProposed
 from services.api.core.gate_series import KEPT_POINTS, GateSeries
-from services.api.core.read_model import ReadModel
+from services.api.core.read_model import KEPT_REVIEWS, ReadModel
 from services.api.core.swap_rule import missing_evidence
-from services.api.core.views import canary_view, history_view, qa_view, status_view
-from tests.unit.api.desk import ACTIVE, CANDIDATE, NOW, decision, progress
+from services.api.core.views import canary_view, history_view, qa_view, release_views, status_view
+from services.trainer.core.forgetting_matrix import forgetting_matrix
+from tests.unit.api.desk import ACTIVE, CANDIDATE, NOW, decision, example, progress
+from twinloop.orders import WAITS_FOR_ANOTHER
 
 GOLDEN = Path("tests/histories/golden")
 
@@ -218,3 +222,60 @@ def test_every_verdict_that_was_ever_logged_can_be_shown(history: str) -> None:
 def logged(history: str) -> list[Decision]:
     lines = (GOLDEN / f"{history}.decisions.jsonl").read_text(encoding="utf-8").splitlines()
     return [Decision.model_validate_json(line) for line in lines]
+
+
+def test_the_status_changes_with_whatever_waits_for_a_person() -> None:
+    model = in_canary()
+
+    def waiting() -> dict[str, Any]:
+        return status_view(model, now_ms=NOW, caught_up=True).waiting.model_dump()
+
+    assert waiting() == {"approval": None, "forced": None, "feedback": 0}
+    for _ in range(KEPT_REVIEWS + 1):
+        model.take_quarantined(
+            QuarantinedFeedback.model_validate(example("feedback.quarantine/v1/injection.json"))
+        )
+    assert waiting()["feedback"] == KEPT_REVIEWS + 1
+    model.take_progress(
+        progress(statuses={"promote:error_margin": "cleared"}, needed="an approver has to agree"), 6
+    )
+    assert waiting()["approval"] == CANDIDATE
+    said = {
+        "at": NOW,
+        "actor": "anna",
+        "via": "api",
+        "action": "promote",
+        "result": "accepted",
+        "detail": f"{WAITS_FOR_ANOTHER} to skip the gates [{'5' * 32}]",
+    }
+    model.take_audit(AuditEntry.model_validate(said))
+    assert waiting()["forced"] == {"actor": "anna", "release": CANDIDATE, "at": NOW}
+
+
+def test_a_release_shows_what_it_kept_of_each_earlier_update() -> None:
+    matrix = forgetting_matrix(
+        {
+            "law": {
+                "forgetting": [{"update": ACTIVE, "rows": 32, "before": 0.92, "after": 0.75}],
+                "general_exact_match_before": 0.7,
+                "general_exact_match_after": 0.7,
+            }
+        }
+    )
+    value = example("releases/v1/candidate.json")
+    value["evidence"]["metrics"]["forgetting"] = [*(row.to_json() for row in matrix), {"not": "ours"}]
+    model = ReadModel()
+    model.take_proposal(ReleaseProposed.model_validate(value))
+    (shown,) = release_views(model, {})
+    assert [
+        (row.domain, row.knowledge, row.before, row.after, row.untouched) for row in shown.forgetting
+    ] == [(row.domain, row.knowledge, row.before, row.after, row.is_untouched) for row in matrix]
+    law = next(row for row in shown.forgetting if row.knowledge == f"update {ACTIVE}")
+    assert (law.domain, law.rows, law.before, law.after) == ("law", 32, 0.92, 0.75)
+
+
+def test_a_release_without_a_matrix_shows_none() -> None:
+    model = ReadModel()
+    model.take_proposal(ReleaseProposed.model_validate(example("releases/v1/candidate.json")))
+    (shown,) = release_views(model, {})
+    assert shown.forgetting == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,26 @@ async def test_the_oldest_keys_go_first(tmp_path: object) -> None:
     gone = await desk.call("POST", "/train", by="olga", json=WHY, headers={"Idempotency-Key": "k-0"})
     assert "idempotency-replayed" in kept.headers
     assert "idempotency-replayed" not in gone.headers
+
+
+async def test_a_request_that_is_still_being_answered_is_never_forgotten(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path, idempotency_keys=1, idempotency_s=60)
+    gate = asyncio.Event()
+    asked = desk.client.ask
+
+    async def slowly(text: str, **options: object) -> object:
+        await gate.wait()
+        return await asked(text, **options)
+
+    desk.client.ask = slowly  # type: ignore[assignment]
+    question = {"question": "why?"}
+    first = asyncio.create_task(desk.call("POST", "/answer", json=question, headers=KEY))
+    await asyncio.sleep(0.02)
+    desk.clock.advance(61_000)
+    for number in range(3):
+        await desk.call("POST", "/train", by="olga", json=WHY, headers={"Idempotency-Key": f"k-{number + 2}"})
+    second = await desk.call("POST", "/answer", json=question, headers=KEY)
+    gate.set()
+    assert second.status_code == 409
+    assert (await first).status_code == 200
+    assert len(desk.client.asked) == 1
