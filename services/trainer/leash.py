@@ -1,9 +1,9 @@
 """The process that learns: imports a job program, waits for its jobs, does them, and never outlives its parent.
 
-`python -m services.trainer.leash PARENT_PID MODULE NICE` reads one line from standard input, `{"folder": .., "jobs": [..]}`,
-and calls `MODULE.main([job])` for each job file in turn; the first status that is not 0 ends it, told in `failed.json`.
-Importing before the line arrives is the point: it takes longer than many a training. `NICE` keeps a training from taking
-the cores of workers on the same machine: users wait for those.
+`python -m services.trainer.leash PARENT_PID MODULE NICE` reads one line from standard input,
+`{"folder": .., "jobs": [..]}`, and calls `MODULE.main([job])` for each job file in turn; the first status that is not 0
+ends it, told in `failed.json`. Importing before the line arrives is the point: it takes longer than many a training.
+`NICE` keeps a training from taking the cores of workers on the same machine: users wait for those.
 """
 
 from __future__ import annotations
