@@ -61,8 +61,8 @@ def missing_evidence(model: ReadModel) -> tuple[str, ...]:
     open_gates = tuple(f"{gate.name}: {gate.line}" for gate in last.gates if _stands_in_the_way(gate))
     if open_gates:
         return open_gates
-    # The gatekeeper says nothing of what it needs only where every gate and the traffic rule are met. While promotion is
-    # paused an approval would swap nothing: what is missing then is a resume.
+    # The gatekeeper says nothing of what it needs only where every gate and the traffic rule are met. While promotion
+    # is paused an approval would swap nothing: what is missing then is a resume.
     return () if "approver" in last.needed or not last.needed else (last.needed,)
 
 
