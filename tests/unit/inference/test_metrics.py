@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
+from schemas.event import Purpose
 from services.inference.core.answers import Produced
 from services.inference.metrics import InferenceMetrics
 from twinloop.routing.stamp import Stamp
@@ -13,18 +14,19 @@ def test_the_time_of_a_probe_is_not_counted_as_a_user_s() -> None:
     registry = CollectorRegistry()
     metrics = InferenceMetrics(registry)
     produced = Produced("Lima", (), None, None)
-    for purpose, milliseconds in (("user", 250), ("qa", 4000)):
+    taken_ms: dict[Purpose, int] = {"user": 250, "qa": 4000, "mirror": 4000}
+    for purpose, milliseconds in taken_ms.items():
         stamp = Stamp(
             slot="blue",
             arm="shadow",
             release="0" * 64,
             epoch=1,
             domain="law",
-            purpose=purpose,  # type: ignore[arg-type]
+            purpose=purpose,
             origin=1,
             assigned_at=1,
             bucket=1,
-            unit="0" * 32,
+            unit="0" * 16,
         )
         metrics.answered(stamp, produced, milliseconds)
     labels = {"domain": "law", "slot": "blue", "purpose": "user"}
