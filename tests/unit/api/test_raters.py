@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.api.desk import Desk
+
+pytestmark = pytest.mark.asyncio
 
 RATED = {"query_id": "q-1", "receipt": "a.b.c", "question": "why?", "rating": "up"}
 
