@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from services.inference.releases import Preparer
 from tests.fixtures.brokers import KafkaUnderTest, Names
 from tests.integration.inference.bench import POLICY, ModelBench, WorkerBench
 from twinloop.kafka_jars.redis_server import FaultyRedis
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> ModelBench:
-    return ModelBench(tmp_path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,6 @@ from twinloop.errors import Transient
 from twinloop.kafka_jars.redis_server import FaultyRedis
 
 Open = Callable[..., WorkerBench]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> ModelBench:
-    return ModelBench(tmp_path)
 
 
 @pytest.fixture

@@ -15,6 +15,19 @@ WHY = {"reason": "incident"}
 KEY = {"Idempotency-Key": "k-1"}
 
 
+def gated(desk: Desk) -> asyncio.Event:
+    """Answers wait from now on until this is set."""
+    gate = asyncio.Event()
+    asked = desk.client.ask
+
+    async def slowly(text: str, **options: object) -> object:
+        await gate.wait()
+        return await asked(text, **options)
+
+    desk.client.ask = slowly  # type: ignore[assignment]
+    return gate
+
+
 async def test_the_second_gets_the_reply_of_the_first(desk: Desk) -> None:
     in_canary(desk)
     first = await desk.call("POST", "/rollback", by="olga", json=WHY, headers=KEY)
@@ -66,14 +79,7 @@ async def test_a_question_of_one_key_keeps_its_query_id(desk: Desk) -> None:
 
 
 async def test_while_the_first_is_answered_the_second_is_told_to_wait(desk: Desk) -> None:
-    gate = asyncio.Event()
-    asked = desk.client.ask
-
-    async def slowly(text: str, **options: object) -> object:
-        await gate.wait()
-        return await asked(text, **options)
-
-    desk.client.ask = slowly  # type: ignore[assignment]
+    gate = gated(desk)
     first = asyncio.create_task(desk.call("POST", "/answer", json={"question": "why?"}, headers=KEY))
     await asyncio.sleep(0.02)
     second = await desk.call("POST", "/answer", json={"question": "why?"}, headers=KEY)
@@ -101,14 +107,7 @@ async def test_the_oldest_keys_go_first(tmp_path: object) -> None:
 
 async def test_a_request_that_is_still_being_answered_is_never_forgotten(tmp_path: Path) -> None:
     desk = make_desk(tmp_path, idempotency_keys=1, idempotency_s=60)
-    gate = asyncio.Event()
-    asked = desk.client.ask
-
-    async def slowly(text: str, **options: object) -> object:
-        await gate.wait()
-        return await asked(text, **options)
-
-    desk.client.ask = slowly  # type: ignore[assignment]
+    gate = gated(desk)
     question = {"question": "why?"}
     first = asyncio.create_task(desk.call("POST", "/answer", json=question, headers=KEY))
     await asyncio.sleep(0.02)
