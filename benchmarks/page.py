@@ -62,8 +62,8 @@ WORDS: Mapping[str, str] = {
         rest: an order does without, its nonce makes a second copy harmless.
     """,
     "availability": """
-        Three brokers, two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve faults of
-        ten kinds, one every 51 s. A second is down where a query asked in it was not answered within 2
+        Two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve faults of
+        nine kinds, one every 51 s. A second is down where a query asked in it was not answered within 2
         s.
     """,
     "gatekeeper": """
