@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 
@@ -54,3 +55,30 @@ def test_what_failed_is_told_and_read_again_by_the_next_call() -> None:
     with pytest.raises(ArtifactError, match="one bit"):
         blobs("c" * 64)
     assert blobs("c" * 64) == b"mended"
+
+
+def test_a_store_that_fails_slowly_is_waited_for_once_and_never_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_fail, waits = threading.Event(), list[float | None]()
+    result: Callable[..., bytes] = Future.result
+
+    def noted(future: Future[bytes], timeout: float | None = None) -> bytes:
+        waits.append(timeout)
+        return result(future, timeout)
+
+    def read(_digest: str) -> bytes:
+        may_fail.wait(20)
+        may_fail.clear()
+        raise ArtifactError("the store is away")
+
+    monkeypatch.setattr(Future, "result", noted)
+    blobs = BackgroundReads(read, patience_s=0.01)
+    for _ in range(3):
+        with pytest.raises(Transient, match="still being read"):
+            blobs("d" * 64)
+        may_fail.set()
+        with pytest.raises(ArtifactError, match="away"):
+            eventually(lambda: blobs("d" * 64))
+    assert waits.count(0.01) == 1
+    assert set(waits) == {0, 0.01}
