@@ -26,7 +26,7 @@ class InferenceMetrics:
         self.duration = Histogram(
             "twinloop_answer_duration_seconds",
             "From assignment to answer.",
-            ["domain", "slot"],
+            ["domain", "slot", "purpose"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -74,7 +74,8 @@ class InferenceMetrics:
     def answered(self, stamp: Stamp, produced: Produced, milliseconds: int) -> None:
         outcome = produced.error.kind if produced.error else "answered"
         self.answers.labels(stamp.domain, stamp.slot, stamp.purpose, outcome).inc()
-        self.duration.labels(stamp.domain, stamp.slot).observe(max(0, milliseconds) / 1000)
+        duration = self.duration.labels(stamp.domain, stamp.slot, stamp.purpose)
+        duration.observe(max(0, milliseconds) / 1000)
 
     def labelled(self, stamp: Stamp, *, is_toxic: bool) -> None:
         label = "toxic" if is_toxic else "clean"

@@ -68,7 +68,9 @@ def build_parts(settings: TrainerSettings, registry: CollectorRegistry) -> Parts
         settings=section,
         classifiers=screen.versions,
         work_folder=settings.work_folder,
-        process=WarmProcess(section.job.module, log=settings.work_folder / "learning.log"),
+        process=WarmProcess(
+            section.job.module, log=settings.work_folder / "learning.log", nice=section.job.nice
+        ),
         now_ms=clock.now_ms,
     )
     return Parts(

@@ -37,11 +37,12 @@ class Ended:
 class LearningProcess:
     """One child: it imports its program at once, does one list of jobs and ends."""
 
-    def __init__(self, module: str, *, log: Path) -> None:
+    def __init__(self, module: str, *, log: Path, nice: int = 0) -> None:
+        """`nice` is how far the child stands back for others on the machine, 0 to 19."""
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with log.open("ab") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "services.trainer.leash", str(os.getpid()), module],
+                [sys.executable, "-m", "services.trainer.leash", str(os.getpid()), module, str(nice)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -109,9 +110,8 @@ class LearningProcess:
 class WarmProcess:
     """At most one learning process that has imported its program and waits; safe to use from two threads."""
 
-    def __init__(self, module: str, *, log: Path) -> None:
-        self._module = module
-        self._log = log
+    def __init__(self, module: str, *, log: Path, nice: int = 0) -> None:
+        self._module, self._log, self._nice = module, log, nice
         self._lock = threading.Lock()
         self._waiting: LearningProcess | None = None
 
@@ -119,7 +119,7 @@ class WarmProcess:
         """Start one unless one waits."""
         with self._lock:
             if self._waiting is None or not self._waiting.is_usable:
-                self._waiting = LearningProcess(self._module, log=self._log)
+                self._waiting = LearningProcess(self._module, log=self._log, nice=self._nice)
 
     def take(self) -> LearningProcess:
         """The one that waits, or a fresh one; it is the caller's now."""
@@ -127,7 +127,7 @@ class WarmProcess:
             taken, self._waiting = self._waiting, None
         if taken is not None and taken.is_usable:
             return taken
-        return LearningProcess(self._module, log=self._log)
+        return LearningProcess(self._module, log=self._log, nice=self._nice)
 
     def close(self) -> None:
         """End the one that waits."""

@@ -1,8 +1,9 @@
 """The process that learns: imports a job program, waits for its jobs, does them, and never outlives its parent.
 
-`python -m services.trainer.leash PARENT_PID MODULE` reads one line from standard input, `{"folder": .., "jobs": [..]}`,
-and calls `MODULE.main([job])` for each job file in turn; the first status that is not 0 ends it, told in `failed.json`.
-Importing before the line arrives is the point: it takes longer than many a training.
+`python -m services.trainer.leash PARENT_PID MODULE NICE` reads one line from standard input,
+`{"folder": .., "jobs": [..]}`, and calls `MODULE.main([job])` for each job file in turn; the first status that is not 0
+ends it, told in `failed.json`. Importing before the line arrives is the point: it takes longer than many a training.
+`NICE` keeps a training from taking the cores of workers on the same machine: users wait for those.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _LOOK_S = 0.25
@@ -22,7 +24,8 @@ FAILED = "failed.json"
 
 
 def main(arguments: Sequence[str]) -> int:
-    parent, name = arguments
+    parent, name, nice = arguments
+    _stand_back(int(nice))
     threading.Thread(target=_end_with, args=(int(parent),), name="leash", daemon=True).start()
     program: Callable[[list[str]], int] = importlib.import_module(name).main
     line = sys.stdin.readline()
@@ -34,6 +37,13 @@ def main(arguments: Sequence[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)  # an orphan of a killed parent keeps it until it is gone
         _redirect(folder)
         return _do(program, order["jobs"], folder)
+
+
+def _stand_back(nice: int) -> None:
+    os.nice(nice)
+    # Where Linux groups processes by session, niceness counts within the group only; the group has one of its own.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _do(program: Callable[[list[str]], int], jobs: Sequence[str], folder: Path) -> int:

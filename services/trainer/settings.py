@@ -149,6 +149,8 @@ class JobSettings(_Section):
     """Time a stopped child has before it is killed."""
     module: str = "services.trainer.learning.job"
     """The program that learns: its `main([job file])` returns an exit status; the README beside it tells the files."""
+    nice: int = Field(default=10, ge=0, le=19)
+    """How far the child stands back for other processes of the machine: training takes what serving leaves."""
     keep_warm: bool = True
     """Keep one child waiting with its imports done, at some 250 MB, so that a training starts at once."""
     learning: dict[str, JsonValue] = {}

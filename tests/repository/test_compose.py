@@ -268,7 +268,7 @@ def test_ci_runs_what_the_contributing_page_says() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     (job,) = workflow["jobs"].values()
     assert workflow["permissions"] == {"contents": "read"}
-    assert job["env"]["TWINLOOP_REQUIRE"] == "docker,promtool"
+    assert job["env"]["TWINLOOP_REQUIRE"] == "docker,promtool,chromium,kubectl"
     promtool, *ours = [step["run"] for step in job["steps"] if "run" in step]
     assert promtool.endswith("install --yes --no-install-recommends prometheus")
     assert ours == ["make check", "make test"]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from services.trainer.settings import TrainerSettings
+from tests.fixtures.brokers import skip_or_fail
 from tests.repository.setting_names import SETTINGS, is_setting
 from twinloop.settings_loader import ServiceSettings, load_settings
 from twinloop.topics import TopicCatalogue
@@ -399,7 +400,10 @@ def test_both_slots_scale_alike() -> None:
 def rendered(folder: Path) -> list[Document]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("no kubectl on PATH: the manifests' files were checked, not what kustomize makes of them")
+        skip_or_fail(
+            "kubectl",
+            "no kubectl on PATH: the manifests' files were checked, not what kustomize makes of them",
+        )
     done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]

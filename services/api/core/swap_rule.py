@@ -61,9 +61,9 @@ def missing_evidence(model: ReadModel) -> tuple[str, ...]:
     open_gates = tuple(f"{gate.name}: {gate.line}" for gate in last.gates if _stands_in_the_way(gate))
     if open_gates:
         return open_gates
-    # The gatekeeper says nothing of what it needs only where every gate and the traffic rule are met.
-    needs_a_person = "approver" in last.needed or "resume" in last.needed
-    return () if needs_a_person or not last.needed else (last.needed,)
+    # The gatekeeper says nothing of what it needs only where every gate and the traffic rule are met. While promotion
+    # is paused an approval would swap nothing: what is missing then is a resume.
+    return () if "approver" in last.needed or not last.needed else (last.needed,)
 
 
 def _stands_in_the_way(gate: GateProgress) -> bool:

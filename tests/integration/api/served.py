@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import shutil
 import socket
 import threading
@@ -13,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from services.api.__main__ import serve
 from services.api.settings import ApiSettings
+from tests.fixtures.brokers import skip_or_fail
 from twinloop.process import StopSignal
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -67,12 +69,18 @@ class Served:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless Chromium of this machine, driven by Playwright; skips with the reason where either is missing."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    """A headless Chromium of this machine, driven by Playwright; skips with the reason where either is missing.
+
+    Where TWINLOOP_REQUIRE names chromium it fails instead.
+    """
+    if importlib.util.find_spec("playwright") is None:
+        skip_or_fail("chromium", "the package playwright is not installed")
+    sync_api = importlib.import_module("playwright.sync_api")
     program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if program is None:
-        pytest.skip(
-            f"no Chromium here: none of {', '.join(BROWSERS)} is on the path (Debian: apt install chromium)"
+        names = ", ".join(BROWSERS)
+        skip_or_fail(
+            "chromium", f"no Chromium here: none of {names} is on the path (Debian: apt install chromium)"
         )
     with sync_api.sync_playwright() as playwright:
         # A sandbox needs a user that is not root; this browser opens nothing but 127.0.0.1.

@@ -56,6 +56,15 @@ async def test_a_swap_without_evidence_is_a_conflict_that_says_what_is_missing(d
     assert not desk.kafka.orders
 
 
+async def test_a_swap_while_promotion_is_paused_is_a_conflict_and_gives_no_order(desk: Desk) -> None:
+    in_canary(desk, error_margin="cleared", p95="cleared")
+    needed = "resume: every gate is cleared, but promotion is paused"
+    desk.feed("decisions", progress(statuses={"promote:p95": "cleared"}, needed=needed), offset=8)
+    reply = await desk.call("POST", "/swap", json=WHY)
+    assert (reply.status_code, reply.json()["missing"]) == (409, [needed])
+    assert not desk.kafka.orders
+
+
 async def test_a_swap_before_any_candidate_is_staged_is_a_conflict(desk: Desk) -> None:
     desk.feed("decisions", decision(1, "bake_end"))
     reply = await desk.call("POST", "/swap", json=WHY)

@@ -152,6 +152,7 @@ def test_progress_of_another_release_is_not_this_canary_s() -> None:
         ({"promote:a": "cleared", "watch:trend": "breached"}, "", False),
         ({"promote:a": "cleared"}, "88 shadow queries", False),
         ({"promote:a": "cleared"}, "an approver: every gate is cleared", True),
+        ({"promote:a": "cleared"}, "resume: every gate is cleared, but promotion is paused", False),
         ({"abort:a": "open"}, "", False),
     ],
 )

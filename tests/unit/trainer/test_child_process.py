@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,26 @@ def test_one_child_does_all_jobs_and_its_output_stands_in_the_folder(tmp_path: P
     assert ended == Ended(0)
     assert len(printed(tmp_path)) == 2
     assert len(set(printed(tmp_path))) == 1
+
+
+def test_a_child_stands_back_for_others_on_the_machine(tmp_path: Path) -> None:
+    process = LearningProcess(SLEEPER, log=tmp_path / "learning.log", nice=7)
+    jobs, cancel = [job(tmp_path, "law", 20)], threading.Event()
+
+    def work() -> None:
+        with suppress(Cancelled):
+            process.do(jobs, folder=tmp_path, timeout_s=20, grace_s=0.5, cancel=cancel)
+
+    doing = threading.Thread(target=work)
+    doing.start()
+    while not printed(tmp_path):
+        time.sleep(0.02)
+    child = printed(tmp_path)[0]
+    assert os.getpriority(os.PRIO_PROCESS, child) == os.getpriority(os.PRIO_PROCESS, 0) + 7
+    group = Path(f"/proc/{child}/autogroup")
+    assert not group.exists() or group.read_text().split()[-1] == "7"
+    cancel.set()
+    doing.join(20)
 
 
 def test_the_first_job_that_fails_is_named_and_the_rest_is_left(tmp_path: Path) -> None:
