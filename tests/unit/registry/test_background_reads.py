@@ -61,9 +61,9 @@ def test_a_store_that_fails_slowly_is_waited_for_once_and_never_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     may_fail, waits = threading.Event(), list[float | None]()
-    result: Callable[..., bytes] = Future.result
+    result = Future.result
 
-    def noted(future: Future[bytes], timeout: float | None = None) -> bytes:
+    def noted(future: Future[bytes], timeout: float | None = None) -> object:
         waits.append(timeout)
         return result(future, timeout)
 
