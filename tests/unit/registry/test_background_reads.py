@@ -43,7 +43,7 @@ def test_a_slow_store_holds_nobody_up_and_is_asked_once() -> None:
 
 
 def test_what_failed_is_told_and_read_again_by_the_next_call() -> None:
-    answers = [ArtifactError("one bit is wrong"), b"mended"]
+    answers: list[ArtifactError | bytes] = [ArtifactError("one bit is wrong"), b"mended"]
 
     def read(_digest: str) -> bytes:
         answer = answers.pop(0)
