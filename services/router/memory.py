@@ -19,6 +19,10 @@ class PartitionMemory:
         self._max_ids = max_ids
         self._seen: dict[int, SeenIds] = {}
 
+    def lacks(self, origins: Iterable[int]) -> bool:
+        """Whether `restore` would have to read the changelog for one of these."""
+        return any(origin not in self._seen for origin in origins)
+
     def restore(self, origins: Iterable[int], *, now_ms: int) -> None:
         """Makes these origins ready to be asked; raises Transient where the changelog cannot be read."""
         for origin in origins:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from schemas.seen_ids import SeenId, SeenIds
 from twinloop.bus.reader import LogReader
 from twinloop.bus.records import Record, TopicPartition
 from twinloop.bus.settings import KafkaSettings
 from twinloop.codec import decode
-from twinloop.errors import Transient
-
-_PAUSE_S = 0.02
 
 
 class SeenLog:
@@ -25,27 +20,17 @@ class SeenLog:
         self._patience_s = settings.transaction_timeout_ms / 1000 + 20
 
     def read(self, origin: int, *, now_ms: int) -> list[tuple[str, int]]:
-        """(id, seen at in ms) of this origin within the window; raises Transient where Kafka does not answer."""
+        """(id, seen at in ms) of this origin within the window.
+
+        Raises Transient where Kafka does not answer, or a transaction stays open for longer than its time-out.
+        """
         source = TopicPartition(self._topic, origin)
-        with LogReader(self._settings, partitions=[source], read_committed=False) as everything:
-            end = everything.high_watermarks()[source]
         with LogReader(
             self._settings, partitions=[source], from_timestamp_ms=max(0, now_ms - self._window_ms)
         ) as log:
-            self._wait_until_settled(log, source, end)
+            # Waits for open transactions to end: only then does "committed" say all there is.
             records = [record for record in log.read_to_end(self._patience_s) if record.value]
         return [pair for record in records for pair in _seen_in(record)]
-
-    def _wait_until_settled(self, log: LogReader, source: TopicPartition, end: int) -> None:
-        """Returns once no transaction is open below `end`: only then does "committed" say all there is."""
-        deadline = time.monotonic() + self._patience_s
-        while log.high_watermarks()[source] < end:
-            if time.monotonic() > deadline:
-                raise Transient(
-                    f"{source.topic}[{source.partition}] has an open transaction below offset {end}; it should have "
-                    "timed out: check transactional ids of dead routers"
-                )
-            time.sleep(_PAUSE_S)
 
 
 def _seen_in(record: Record) -> list[tuple[str, int]]:

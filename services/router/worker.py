@@ -156,6 +156,12 @@ class RouterWorker:
         started = clock.monotonic()
         self._next_batch_at = started + self._limits.batch_interval_s
         origins = {record.partition for record in records}
+        if self._parts.memory.lacks(origins) and self._dirty_since is not None:
+            # A dead peer's transaction may hide the changelog for longer than the broker lets ours stay open. It
+            # cannot be committed either: this batch's offsets would go with it.
+            self._undo()
+            self._parts.memory.restore(origins, now_ms=clock.now_ms())
+            return
         self._parts.memory.restore(origins, now_ms=clock.now_ms())
         # Sent after the batch is here and read once it is parsed: what was consumed after a swap was
         # acknowledged can never be routed by the state before it.

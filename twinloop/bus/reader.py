@@ -44,8 +44,8 @@ class LogReader:
         """Reads all partitions of `topics` and those in `partitions`, from `start`.
 
         `offsets` overrides the start of single partitions; `from_timestamp_ms` starts each at its first record of
-        that time or later (the end, where there is none; on the mock cluster at `start`). Raises Transient where
-        Kafka does not answer or a topic is missing.
+        that time or later, in an open transaction too (the end, where there is none; on the mock cluster at `start`).
+        Raises Transient where Kafka does not answer or a topic is missing.
         """
         self._settings = settings
         self._name = f"reader of {', '.join([*topics, *sorted({source.topic for source in partitions})])}"
@@ -94,23 +94,23 @@ class LogReader:
         deadline = time.monotonic() + self._settings.request_timeout_s
         while True:
             try:
-                return self._asked_ends()
+                return self._asked_offsets(OffsetSpec.latest())  # type: ignore[no-untyped-call]
             except Transient:
                 # A topic that was just created has no leader for a moment.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_METADATA_PAUSE_S)
 
-    def _asked_ends(self) -> dict[TopicPartition, int]:
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    def _asked_offsets(self, place: OffsetSpec) -> dict[TopicPartition, int]:
+        """The offset of that place by partition, records of open transactions included; -1 where there is none."""
         futures = self._admin.list_offsets(
-            {_Partition(*source): latest for source in self._partitions},
+            {_Partition(*source): place for source in self._partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=self._settings.request_timeout_s,
         )
         found: dict[TopicPartition, int] = {}
         for entry, future in futures.items():
-            with kafka_errors(f"asking the end of {entry.topic}[{entry.partition}]"):
+            with kafka_errors(f"asking for an offset of {entry.topic}[{entry.partition}]"):
                 found[TopicPartition(entry.topic, entry.partition)] = future.result().offset
         return found
 
@@ -185,11 +185,10 @@ class LogReader:
         found = dict.fromkeys(self._partitions, logical)
         if from_timestamp_ms is not None and not self._is_mock():
             # The mock cluster knows no times and answers "end" to all: there, too much is read and not too little.
-            asked = [
-                _Partition(source.topic, source.partition, from_timestamp_ms) for source in self._partitions
-            ]
-            answer = self._consumer.offsets_for_times(asked, timeout=self._settings.request_timeout_s)
-            found = {TopicPartition(entry.topic, entry.partition): entry.offset for entry in answer}
+            # Elsewhere "end" is the one from before the question: a transaction that is committed in between counts.
+            ends = self.high_watermarks()
+            asked = self._asked_offsets(OffsetSpec.for_timestamp(from_timestamp_ms))
+            found = {source: at if at >= 0 else ends[source] for source, at in asked.items()}
         if start == "end" and from_timestamp_ms is None:
             # "End" is now, not whenever the first fetch happens to go out.
             found = self.high_watermarks()

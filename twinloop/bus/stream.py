@@ -12,6 +12,7 @@ The contract (measured under kill -9 and rebalances, see the integration tests):
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -37,6 +38,7 @@ Revoked = Callable[[Sequence[TopicPartition]], None]
 BeforeRevoke = Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int] | None]
 
 _LAST_POLLS = 3
+_MARK = "commit:"
 
 
 class _Commit(NamedTuple):
@@ -85,6 +87,8 @@ class TransactionalStream:
         self._must_rewind = False
         self._undone: TwinLoopError | None = None
         self._commits = 0
+        # Beside the committed offsets: an offset that did not move says nothing about which commit left it there.
+        self._mark = f"{_MARK}{secrets.token_hex(8)}"
         self._is_closed = False
         self._committer = BoundedCaller()
         self._under_way: tuple[_Commit, StartedCall] | None = None
@@ -155,7 +159,9 @@ class TransactionalStream:
         """Commits everything sent together with the offsets of everything polled, in one transaction.
 
         `offsets` (next offset to read, by partition) commits only those: records at or above them stay uncommitted
-        and come again after an abort or a restart. `metadata` is stored beside a committed offset.
+        and come again after an abort or a restart. `metadata` is stored beside a committed offset; where it is given
+        it must differ from that of the commit before, or the offset must: a commit that Kafka left unanswered is
+        known by the two.
         Raises Transient after undoing everything since the last commit, Fenced.
         """
         self.end_commit()
@@ -200,6 +206,14 @@ class TransactionalStream:
         self, partitions: Iterable[TopicPartition]
     ) -> dict[TopicPartition, tuple[int, str]]:
         """Committed next offset and metadata by partition; partitions never committed are left out."""
+        stored = self._stored(partitions)
+        return {
+            source: (offset, "" if note.startswith(_MARK) else note)
+            for source, (offset, note) in stored.items()
+        }
+
+    def _stored(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """As `committed_metadata`, this stream's own marks included."""
         with kafka_errors(f"asking the committed offsets of {self._name}"):
             asked = [_Partition(source.topic, source.partition) for source in partitions]
             found = self._consumer.committed(asked, self._settings.request_timeout_s)
@@ -313,8 +327,9 @@ class TransactionalStream:
         committing = self._ledger.uncommitted() if offsets is None else dict(offsets)
         if not committing and not self._producer.in_transaction:
             return None
+        mark = f"{self._mark}.{self._commits}"
         positions = [
-            _Partition(source.topic, source.partition, offset, notes.get(source, ""))
+            _Partition(source.topic, source.partition, offset, notes.get(source) or mark)
             for source, offset in committing.items()
         ]
         return _Commit(committing, positions)
@@ -324,7 +339,7 @@ class TransactionalStream:
         try:
             finish()
         except CommitUnknown as unknown:
-            self._settle(due.offsets, unknown)
+            self._settle(due, unknown)
         except Transient:
             self._rewind()
             raise
@@ -335,16 +350,17 @@ class TransactionalStream:
         self._ledger.committed(due.offsets)
         self._commits += 1
 
-    def _settle(self, committing: Mapping[TopicPartition, int], unknown: CommitUnknown) -> None:
+    def _settle(self, due: _Commit, unknown: CommitUnknown) -> None:
         """Returns if the unconfirmed commit happened; raises Transient if not, Fenced where nobody says."""
         try:
             self._producer.replace()
-            found = self.committed_metadata(committing)
+            found = self._stored(due.offsets)
         except Transient as cause:
             raise Fenced(
                 f"{unknown}; Kafka did not answer since: start the process again, which settles the transaction"
             ) from cause
-        if not committing or any(found.get(source, (-1, ""))[0] != at for source, at in committing.items()):
+        wanted = {TopicPartition(at.topic, at.partition): (at.offset, at.metadata) for at in due.positions}
+        if not wanted or found != wanted:
             self._rewind()
             raise Transient(
                 f"{unknown}; a fresh producer found it not committed, the work is undone"

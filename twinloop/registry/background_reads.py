@@ -11,27 +11,32 @@ from twinloop.errors import Transient
 
 
 class BackgroundReads:
-    """`read` with a bounded wait: seconds for the first call about a digest, none for those after it.
+    """`read` with a bounded wait: `patience_s` for the first call about a digest, none for those after it.
 
-    What failed is read again by the call after the one that was told. One calling thread only.
+    What failed is read again by the call after the one that was told, without a wait where the store was slow
+    before. One calling thread only.
     """
 
     def __init__(self, read: Callable[[str], bytes], *, patience_s: float = 0.25) -> None:
         self._read, self._patience_s = read, patience_s
         self._begun: dict[str, Future[bytes]] = {}
+        self._slow: set[str] = set()
+        """Digests somebody has waited for in vain: nobody does again."""
 
     def __call__(self, digest: str) -> bytes:
         """The blob's bytes; raises what `read` raised, and Transient while it is still being read."""
         begun = self._begun.get(digest)
         done = begun or self._begin(digest)
         try:
-            blob = done.result(timeout=0 if begun else self._patience_s)
+            blob = done.result(timeout=0 if begun or digest in self._slow else self._patience_s)
         except FutureTimeout as error:
+            self._slow.add(digest)
             raise Transient(f"blob {digest} is still being read from the store") from error
         except Exception:
             del self._begun[digest]
             raise
         del self._begun[digest]
+        self._slow.discard(digest)
         return blob
 
     def _begin(self, digest: str) -> Future[bytes]:

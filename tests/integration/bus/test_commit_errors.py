@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 
 from twinloop.bus.mock_cluster import MockCluster
 from twinloop.bus.producer import IdempotentProducer
-from twinloop.bus.records import Outgoing, Record
+from twinloop.bus.records import Outgoing, Record, TopicPartition
 from twinloop.bus.settings import KafkaSettings
 from twinloop.bus.stream import TransactionalStream
 from twinloop.errors import Fenced, Transient
@@ -118,6 +118,21 @@ def test_an_abort_that_finds_a_successor_ends_the_worker(
     cluster.fail_next(END_TXN, [KafkaError.PRODUCER_FENCED])
     with pytest.raises(Fenced):
         stream.commit()
+
+
+def test_an_unanswered_commit_at_an_offset_that_did_not_move_is_never_read_as_done(
+    cluster: MockCluster,
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers, commit_timeout_s=1.0)
+    IdempotentProducer(settings).send(Outgoing("in", b"x", partition=0))
+    with TransactionalStream(settings, group="g", topics=["in"], instance_id="w0") as stream:
+        take(stream, 1)
+        stream.commit()
+        stream.send(Outgoing("out", b"lost with its transaction"))
+        cluster.fail_next(END_TXN, [KafkaError.COORDINATOR_LOAD_IN_PROGRESS] * 200)
+        with pytest.raises(Transient, match="not committed"):
+            stream.commit({TopicPartition("in", 0): 1})
+        assert stream.commits == 1
 
 
 @pytest.mark.slow

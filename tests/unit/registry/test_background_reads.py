@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_slow_store_holds_nobody_up_and_is_asked_once() -> None:
 
 
 def test_what_failed_is_told_and_read_again_by_the_next_call() -> None:
-    answers = [ArtifactError("one bit is wrong"), b"mended"]
+    answers: list[ArtifactError | bytes] = [ArtifactError("one bit is wrong"), b"mended"]
 
     def read(_digest: str) -> bytes:
         answer = answers.pop(0)
@@ -54,3 +55,30 @@ def test_what_failed_is_told_and_read_again_by_the_next_call() -> None:
     with pytest.raises(ArtifactError, match="one bit"):
         blobs("c" * 64)
     assert blobs("c" * 64) == b"mended"
+
+
+def test_a_store_that_fails_slowly_is_waited_for_once_and_never_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_fail, waits = threading.Event(), list[float | None]()
+    result = Future.result
+
+    def noted(future: Future[bytes], timeout: float | None = None) -> object:
+        waits.append(timeout)
+        return result(future, timeout)
+
+    def read(_digest: str) -> bytes:
+        may_fail.wait(20)
+        may_fail.clear()
+        raise ArtifactError("the store is away")
+
+    monkeypatch.setattr(Future, "result", noted)
+    blobs = BackgroundReads(read, patience_s=0.01)
+    for _ in range(3):
+        with pytest.raises(Transient, match="still being read"):
+            blobs("d" * 64)
+        may_fail.set()
+        with pytest.raises(ArtifactError, match="away"):
+            eventually(lambda: blobs("d" * 64))
+    assert waits.count(0.01) == 1
+    assert set(waits) == {0, 0.01}

@@ -61,6 +61,7 @@ class Bench:
         self.blobs = {DIGEST: DOCUMENT}
         self.changelog: list[tuple[str, int]] = []
         self.changelog_failures = 0
+        self.open_at_restore: list[int] = []
         self.producer = Producer()
         self.on_sleep: Callable[[float], object] = lambda seconds: None
         limits = RouterLimits(
@@ -95,6 +96,7 @@ class Bench:
         return self.blobs[digest]
 
     def _read_seen(self, origin: int) -> list[tuple[str, int]]:
+        self.open_at_restore.append(len(self.stream.open))
         if self.changelog_failures:
             self.changelog_failures -= 1
             raise Transient("changelog silent")
@@ -299,6 +301,20 @@ def test_the_changelog_is_read_before_a_partition_s_first_batch_and_again_if_it_
     bench.put(steady())
     bench.turns(5)
     assert bench.routed() == ["q-0", "q-2", "q-3", "q-4"]
+
+
+def test_the_changelog_is_never_read_while_a_transaction_is_open() -> None:
+    bench = Bench(10, commit_interval_s=10.0)
+    bench.stream.log.append(ask(10, asked_at=bench.clock.at_ms, partition=1))
+    bench.put(steady())
+    bench.turns(1)
+    assert bench.stream.open
+    bench.turns(1)
+    assert bench.open_at_restore == [0, 0]
+    bench.turns(2)
+    bench.clock.advance(10_000)
+    bench.turns(1)
+    assert bench.routed() == all_ids(11)
 
 
 def test_a_partition_that_comes_back_is_restored_anew() -> None:

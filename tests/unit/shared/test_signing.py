@@ -6,11 +6,22 @@ import contextlib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from schemas.commands import Command
+from tests.unit.routing.states import state
 from twinloop.errors import ConfigError, SignatureError
 from twinloop.receipts import Receipt, issue_receipt, question_digest, read_receipt
-from twinloop.signing import KeyRing, Signer, create_keys, load_signer, sign_document, verify_document
+from twinloop.routing.verification import state_verifier
+from twinloop.signing import (
+    KeyRing,
+    Signer,
+    create_keys,
+    load_signer,
+    public_entries,
+    sign_document,
+    verify_document,
+)
 
 NOW = 1_790_000_000_000
 
@@ -118,6 +129,23 @@ def test_a_key_acts_only_in_its_roles(keys: Path) -> None:
     signer, ring = _signer(keys, "operator-1")
     with pytest.raises(SignatureError, match="may not act as approver"):
         verify_document(sign_document(_command(), signer), ring, role="approver")
+
+
+def test_a_rotated_key_counts_beside_its_successor_until_it_is_removed(tmp_path: Path) -> None:
+    """The steps of docs/operations.md, "Rotate keys"."""
+    create_keys(tmp_path, {"gatekeeper-1": ("gatekeeper",)})
+    old = sign_document(state(1), load_signer(tmp_path, "gatekeeper-1"))
+    public = create_keys(tmp_path, {"gatekeeper-2": ("gatekeeper",)})
+    new = sign_document(state(2), load_signer(tmp_path, "gatekeeper-2"))
+    assert (old.key_id, new.key_id) == ("gatekeeper-1", "gatekeeper-2")
+    for signed in (old, new):
+        state_verifier(KeyRing.load(public))(signed)
+    entries = [entry for key_id, entry in public_entries(public).items() if key_id != "gatekeeper-1"]
+    public.write_text(yaml.safe_dump({"keys": entries}), encoding="utf-8")
+    ring = KeyRing.load(public)
+    state_verifier(ring)(new)
+    with pytest.raises(SignatureError, match="gatekeeper-1"):
+        state_verifier(ring)(old)
 
 
 def test_a_receipt_comes_back_as_it_was_issued(keys: Path) -> None:
