@@ -1,8 +1,8 @@
 """Brings the decision log to one endpoint: a consumer group of its own, beside the judge and never in its way.
 
 The group's committed offset says which decision comes next and its metadata which one was taken last, so that neither
-a restart nor another instance skips or repeats one. Only a crash between an endpoint's answer and the commit repeats a
-post, under the same id.
+a restart nor another instance skips or repeats one. Only an instance that ends or loses the log between an endpoint's
+answer and the commit leaves a post to be repeated, under the same id.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ class WebhookFeed:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"webhook-{name}", daemon=True)
         self._stream: TransactionalStream | None = None
-        self._taken: tuple[str, int] = ("", 0)
-        """Incarnation and epoch of the last decision that the endpoint took or that was given up."""
+        self._kept: tuple[str, int] = ("", 0)
+        """Incarnation and epoch of the last decision that is committed as taken, or as given up."""
+        self._done: tuple[str, int] = ("", 0)
+        """The same of the last one this instance was done with: its commit may have been undone by a rebalance."""
         self._is_place_kept = True
         metrics.webhook_begins(name)
 
@@ -77,7 +79,7 @@ class WebhookFeed:
         self._is_place_kept = self._source in found
         offset, note = found.get(self._source, (self._begin_at, ""))
         incarnation, _, epoch = note.partition(" ")
-        self._taken = (incarnation, int(epoch) if epoch else 0)
+        self._kept = (incarnation, int(epoch) if epoch else 0)
         return {self._source: offset}
 
     def _run(self) -> None:
@@ -109,17 +111,26 @@ class WebhookFeed:
             stream.close()
 
     def _take(self, stream: TransactionalStream, record: Record) -> None:
+        """Delivers the record's decision, where it is one that was not taken, and keeps the place behind it.
+
+        A commit that was undone brings the record again: then it is the place alone that is still to be kept.
+        """
         decision = self._decision(record)
-        if decision is None:
+        if decision is None or _is_at_or_before(decision, self._kept):
             return
-        if self._deliver(stream, decision):
-            self._taken = (decision.state.incarnation, decision.epoch)
-            note = f"{decision.state.incarnation} {decision.epoch}"
-            stream.commit({record.source: record.offset + 1}, metadata={record.source: note})
-            self._metrics.webhook_waits(self._name, 0.0)
+        if not _is_at_or_before(decision, self._done) and not self._deliver(stream, decision):
+            return
+        at = self._done = (decision.state.incarnation, decision.epoch)
+        try:
+            stream.commit({record.source: record.offset + 1}, metadata={record.source: f"{at[0]} {at[1]}"})
+        except Transient as error:
+            _log.warning("webhook_place_undone", endpoint=self._name, epoch=decision.epoch, reason=str(error))
+            return
+        self._kept = at
+        self._metrics.webhook_waits(self._name, 0.0)
 
     def _decision(self, record: Record) -> Decision | None:
-        """A decision that holds and was not taken yet: the first valid one of its epoch."""
+        """The decision, where the record is one that holds."""
         if record.header("ce_type") != _DECISION:
             return None
         try:
@@ -128,9 +139,7 @@ class WebhookFeed:
         except (InvalidEvent, SignatureError) as error:
             _log.error("decision_ignored", offset=record.offset, reason=str(error))
             return None
-        incarnation, epoch = self._taken
-        is_taken = decision.state.incarnation == incarnation and decision.epoch <= epoch
-        return None if is_taken else decision
+        return decision
 
     def _deliver(self, stream: TransactionalStream, decision: Decision) -> bool:
         """Post until it is taken or given up; False where the log was taken from this instance meanwhile."""
@@ -180,3 +189,9 @@ class WebhookFeed:
             if self._source not in stream.assignment():
                 return False
         return True
+
+
+def _is_at_or_before(decision: Decision, place: tuple[str, int]) -> bool:
+    """Whether it is of that incarnation and no later epoch: only the first valid one of an epoch counts."""
+    incarnation, epoch = place
+    return decision.state.incarnation == incarnation and decision.epoch <= epoch

@@ -65,9 +65,8 @@ def test_a_candidate_that_fails_its_copies_never_meets_a_user(
 ) -> None:
     _, boot = begin(world, start)
     candidate = world.release(2, parent=boot)
+    world.copy_error_rates[candidate] = 0.5
     world.propose(candidate)
-    world.wait_for_kind("mirror")
-    world.error_rates[candidate] = 0.5
     aborted = world.wait_for_kind("abort")
     assert aborted.reason in ("mirror:error_margin", "mirror:early_stop")
     assert candidate in aborted.state.revoked

@@ -16,6 +16,8 @@ import pytest
 
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
+from twinloop.bus.stream import TransactionalStream
+from twinloop.errors import Transient
 
 KEY = b"a key of thirty-two bytes in all"
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
@@ -139,6 +141,34 @@ def test_what_was_decided_while_an_endpoint_was_down_comes_after_a_restart(
     time.sleep(1.0)
     assert receiver.taken == ids(world)
     assert set(receiver.refused) == {receiver.taken[1]}
+
+
+def test_a_decision_whose_commit_a_rebalance_undid_is_not_posted_again(
+    world: World, start: Callable[..., Running], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, undone = TransactionalStream.commit, list[str]()
+
+    def commit_that_fails_once_a_decision(stream: TransactionalStream, *args: Any, **named: Any) -> None:
+        note = "".join(named.get("metadata", {}).values())
+        if note and note not in undone:
+            undone.append(note)
+            stream.abort()
+            raise Transient("the group is rebalancing")
+        commit(stream, *args, **named)
+
+    monkeypatch.setattr(TransactionalStream, "commit", commit_that_fails_once_a_decision)
+    first = start(webhook=hook(receiver))
+    world.wait_for_kind("genesis")
+    pause_and_resume(world, 1)
+    world.wait_for(lambda: len(undone) == 3)
+    pause_and_resume(world, 1)
+    world.wait_for(lambda: len(undone) == 5)
+    assert receiver.taken == ids(world)
+    first.stop()
+    start(webhook=hook(receiver))
+    pause_and_resume(world, 1)
+    world.wait_for(lambda: len(undone) == 7)
+    assert receiver.taken == ids(world)
 
 
 @pytest.mark.kafka

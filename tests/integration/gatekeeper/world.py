@@ -61,7 +61,9 @@ class World:
     folder: Path
     prefix: str
     error_rates: dict[str, float] = field(default_factory=dict)
-    """Share of failing answers by release."""
+    """Share of failing answers by release, to probes and users."""
+    copy_error_rates: dict[str, float] = field(default_factory=dict)
+    """The same of mirrored copies' answers."""
     silent_copies: bool = False
     """Whether mirrored copies are sent and never answered."""
     down_rates: dict[str, float] = field(default_factory=dict)
@@ -395,7 +397,8 @@ class World:
             "domain": DOMAINS[number % 4],
             "assigned_at": now,
         }
-        failed = (number * 7919 % 1000) / 1000 < self.error_rates.get(place.release, 0.0)
+        rates = self.copy_error_rates if purpose == "mirror" else self.error_rates
+        failed = (number * 7919 % 1000) / 1000 < rates.get(place.release, 0.0)
         return (
             AssignmentRow(bucket=place.bucket, deadline_at=now + 1000, **same),
             OutcomeRow(
