@@ -19,6 +19,7 @@ HOLDERS: dict[str, tuple[TokenRole, str | None]] = {
     "olga": ("operator", "operator-1"),
     "anna": ("approver", "approver-1"),
     "aron": ("approver", "approver-1"),
+    "bea": ("approver", "approver-2"),
 }
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,10 +88,3 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
-
-
-def screenshot(page: Any, name: str, folder: Path) -> Path:
-    """A picture of the whole page for whoever looks at a failed run."""
-    path = folder / f"{name}.png"
-    page.screenshot(path=path, full_page=True)
-    return path

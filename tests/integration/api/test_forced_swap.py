@@ -10,16 +10,11 @@ import httpx
 from tests.integration.api.served import Served
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
-from twinloop.api_tokens import add_token
-from twinloop.signing import create_keys
 
 
 def test_a_swap_without_evidence_needs_two_approvers_with_two_keys(
     world: World, start: Callable[..., Running], serve: Callable[..., Served], tokens: dict[str, str]
 ) -> None:
-    create_keys(world.folder / "keys", {"approver-2": ("approver",)})
-    path = world.folder / "keys" / "tokens.yaml"
-    second = add_token(path, "bea", "approver", key_id="approver-2", now_ms=world.now_ms())
     start(policy={"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}})
     world.start(queries_per_s=60)
     boot = world.wait_for_kind("genesis").state.active_release
@@ -44,7 +39,7 @@ def test_a_swap_without_evidence_needs_two_approvers_with_two_keys(
     same_key = swap(tokens["aron"], force=True)
     assert same_key.status_code == 409
     assert "another key" in same_key.json()["detail"]
-    agreed = swap(second, force=True)
+    agreed = swap(tokens["bea"], force=True)
     assert (agreed.status_code, agreed.json()["result"]) == (200, "accepted"), agreed.text
     promoted = world.wait_for_kind("promote")
     assert promoted.state.active_release == candidate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from schemas.changes import (
+    ChangeProposed,
     ChangeReviewed,
     ChangeStatus,
     DomainMove,
@@ -21,6 +21,7 @@ from schemas.changes import (
 from schemas.feedback import QuarantinedFeedback
 from schemas.releases import ReleaseProposed
 from services.trainer.core.forgetting_matrix import forgetting_matrix
+from tests.integration.api.operating import Given, Operations, Page
 from tests.integration.api.served import Served, chromium
 from tests.integration.gatekeeper.conftest import Running
 from tests.integration.gatekeeper.world import World
@@ -36,6 +37,11 @@ SLOW_CANARY: dict[str, Any] = {
         "ramp": {"basis_points": [1000]},
         "promote": {"bake_s": 60.0},
     }
+}
+pytestmark = pytest.mark.slow
+
+FORCED_BY_TWO: dict[str, Any] = {
+    "policy": {"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}}
 }
 COMPLETE = "performance.getEntriesByName('board-complete')[0]?.startTime ?? null"
 
@@ -54,129 +60,62 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-class Page:
-    """One tab, and what went wrong in it."""
-
-    def __init__(self, browser: Any, served: Served) -> None:
-        self._context = browser.new_context(viewport={"width": 1360, "height": 900})
-        # As at an address that is neither https nor localhost: browsers leave it out there.
-        self._context.add_init_script("delete Crypto.prototype.randomUUID")
-        self.tab = self._context.new_page()
-        self.tab.set_default_timeout(20_000)
-        self.faults: list[str] = []
-        self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.foreign: list[str] = []
-        self.tab.on("request", lambda request: self._note(request.url, served.address))
-        self.address = served.address
-
-    def _note(self, url: str, own: str) -> None:
-        if not url.startswith(own):
-            self.foreign.append(url)
-
-    def sign_in(self, token: str) -> None:
-        self.tab.goto(self.address)
-        self.tab.fill("#token", token)
-        self.tab.keyboard.press("Enter")
-        self.tab.wait_for_selector("#twins article")
-        self.tab.wait_for_selector("#live.on")
-
-    def text(self, selector: str) -> str:
-        return str(self.tab.inner_text(selector))
-
-    def until(self, script: str, *, timeout_s: float = 20.0) -> None:
-        # Playwright's own `wait_for_function` evaluates strings in the page, which the page's policy forbids.
-        deadline = time.monotonic() + timeout_s
-        while not self.tab.evaluate(script):
-            assert time.monotonic() < deadline, f"never true: {script}"
-            self.tab.wait_for_timeout(50)
-
-    def close(self) -> None:
-        self._context.close()
-
-
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[[Served], Page]]:
-    pages: list[Page] = []
-
-    def begin(served: Served) -> Page:
-        pages.append(Page(browser, served))
-        return pages[-1]
-
-    yield begin
-    for page in pages:
-        page.close()
-
-
-@pytest.mark.slow
-def test_it_follows_a_canary_live_and_a_rollback_by_click_is_effective(
+def operations(
+    browser: Any,
     world: World,
     start: Callable[..., Running],
     serve: Callable[..., Served],
     tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
+) -> Iterator[Operations]:
+    """Everything but the test's own start; what went wrong in a tab fails the test at its end."""
+    found = Operations(browser, world, start, serve, tokens)
+    yield found
+    found.close()
+
+
+def test_it_follows_a_canary_live_and_a_rollback_by_click_is_effective(
+    world: World, operations: Operations
 ) -> None:
-    start(**SLOW_CANARY)
-    world.start(queries_per_s=300)
-    boot = world.wait_for_kind("genesis").state.active_release
-    page = open_page(serve())
-    page.sign_in(tokens["olga"])
+    boot = operations.begin(queries_per_s=300, **SLOW_CANARY)
+    page = operations.tab_of("olga")
     assert boot[:8] in page.text("#twins .active")
-    candidate = world.release(2, parent=boot)
-    time.sleep(1.5)
-    world.propose(candidate)
+    candidate = operations.propose(parent=boot)
 
     # The canary appears, its gates fill, and its evidence grows, without a reload.
-    page.until("document.querySelector('#now')?.innerText.includes('canary')")
+    page.until_says("#now", "canary")
     page.until("document.querySelectorAll('table.gates tbody tr').length > 8")
     first = page.tab.evaluate("document.querySelectorAll('path.series')[0]?.getAttribute('d').length ?? 0")
     page.until(f"(document.querySelectorAll('path.series')[0]?.getAttribute('d').length ?? 0) > {first}")
     assert candidate[:8] in page.text("#twins article:not(.active)")
 
     # Promoted: the roles trade on the page, and the reason stands in one readable line.
-    page.until(f"document.querySelector('#twins .active')?.innerText.includes('{candidate[:8]}')")
+    page.until_says("#twins .active", candidate[:8])
     assert "promote" in page.text("#decisions li:first-child")
 
     # By keyboard alone: to the button, the reason, and through the question.
-    page.tab.focus("#do-rollback")
-    page.tab.keyboard.press("Enter")
-    page.tab.wait_for_selector("dialog[open]")
-    assert boot[:8] in page.text("#dialog-text")
-    page.tab.keyboard.type("wrong dosages in med")
-    page.tab.keyboard.press("Tab")
-    page.tab.keyboard.press("Tab")
-    page.tab.keyboard.press("Enter")
-    page.until(f"document.querySelector('#twins .active')?.innerText.includes('{boot[:8]}')")
+    assert boot[:8] in page.order_by_keyboard("#do-rollback", "wrong dosages in med")
+    page.until_says("#twins .active", boot[:8])
     world.wait_for_kind("rollback")
     state = world.routing()
     assert state is not None
     assert state.active_release == boot
     assert candidate in state.revoked
     assert "by olga: wrong dosages in med" in page.text("#decisions li:first-child")
-    assert page.faults == []
-    assert page.foreign == []
 
 
-@pytest.mark.slow
-def test_it_loads_within_a_second_and_shows_what_goes_wrong(
-    world: World,
-    start: Callable[..., Running],
-    serve: Callable[..., Served],
-    tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
-) -> None:
-    start()
-    world.wait_for_kind("genesis")
-    served = serve()
-    page = open_page(served)
+def test_it_loads_within_a_second_and_shows_what_goes_wrong(world: World, operations: Operations) -> None:
+    operations.begin()
+    page = operations.tab()
 
-    page.tab.goto(served.address)
+    page.tab.goto(page.address)
     page.tab.fill("#token", "tl_" + "x" * 43)
     page.tab.keyboard.press("Enter")
-    page.until("document.querySelector('#sign-in-error').innerText.includes('not known')")
+    page.until_says("#sign-in-error", "not known")
     assert page.tab.evaluate("sessionStorage.length") == 0
 
     # A token of this tab signs in again at a reload: from navigation to the whole board.
-    page.sign_in(tokens["vera"])
+    page.sign_in(operations.tokens["vera"])
     times = []
     for _ in range(3):
         page.tab.reload()
@@ -192,30 +131,25 @@ def test_it_loads_within_a_second_and_shows_what_goes_wrong(
     assert all(is_off and title.startswith("needs the role") for is_off, title in disabled)
 
     # What the gatekeeper refuses is shown where it was asked.
-    operator = open_page(served)
-    operator.sign_in(tokens["olga"])
+    operator = operations.tab_of("olga")
     assert operator.tab.evaluate(NAMELESS) == []
     assert {"sign-out", "do-pause", "decisions", "releases"} <= reached_by_tab(operator)
-    operator.tab.click("#do-pause")
-    operator.tab.fill("#reason", "look")
-    operator.tab.click("#dialog-go")
+    operator.order("#do-pause", "look")
     operator.tab.wait_for_selector("#do-resume")
     world.order("resume")
     operator.tab.wait_for_selector("#do-pause")
-    operator.tab.click("#do-pause")
-    operator.tab.fill("#reason", "look again")
+    operator.ask("#do-pause", "look again")
     world.order("pause")
-    page.until("document.querySelector('#now').innerText.includes('paused')")
+    page.until_says("#now", "paused")
     operator.tab.click("#dialog-go")
-    operator.until("document.querySelector('#dialog-error').innerText.includes('already')")
+    operator.until_says("#dialog-error", "already")
     operator.tab.keyboard.press("Escape")
 
     # An API that goes away is told at once.
-    served.stop()
+    operations.served.stop()
     page.until("!document.querySelector('#banner').hidden")
     assert "does not answer" in page.text("#banner")
     assert page.text("#live") == "not connected"
-    assert page.faults == operator.faults == []
 
 
 def reached_by_tab(page: Page) -> set[str]:
@@ -227,20 +161,8 @@ def reached_by_tab(page: Page) -> set[str]:
     return found
 
 
-@pytest.mark.slow
-def test_a_proposed_change_is_read_and_approved_by_another_person(
-    world: World,
-    start: Callable[..., Running],
-    serve: Callable[..., Served],
-    tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
-) -> None:
-    start()
-    world.wait_for_kind("genesis")
-    served = serve(order_wait_s=0.5)
-    author, approver = open_page(served), open_page(served)
-    author.sign_in(tokens["olga"])
-    approver.sign_in(tokens["anna"])
+def open_change(world: World) -> ChangeProposed:
+    """olga's change as the trainer found it: it waits for another person."""
     proposal = signed_proposal(
         world.signer("operator-1"),
         [PatchOperation(op="add", path="/rules/domains/law/keywords/escrow", value=2.0)],
@@ -261,9 +183,29 @@ def test_a_proposed_change_is_read_and_approved_by_another_person(
         probes_right_after=199,
     )
     world.send("changes", proposal, partition=0)
-    world.send(
-        "changes", ChangeStatus(change="pr-1", stage="open", report=report, at=world.now_ms()), partition=0
-    )
+    status = ChangeStatus(change="pr-1", stage="open", report=report, at=world.now_ms())
+    world.send("changes", status, partition=0)
+    return proposal
+
+
+def only_review(world: World) -> ChangeReviewed:
+    """The one review that was logged."""
+
+    def reviews() -> list[ChangeReviewed]:
+        events = map(decode_change, world.read("changes"))
+        return [event for event in events if isinstance(event, ChangeReviewed)]
+
+    world.wait_for(lambda: bool(reviews()))
+    (review,) = reviews()
+    return review
+
+
+def test_a_proposed_change_is_read_and_approved_by_another_person(
+    world: World, operations: Operations
+) -> None:
+    operations.begin(order_wait_s=0.5)
+    author, approver = operations.tab_of("olga"), operations.tab_of("anna")
+    proposal = open_change(world)
 
     # It appears without a reload; its author is not asked to approve it.
     for page in (author, approver):
@@ -273,34 +215,18 @@ def test_a_proposed_change_is_read_and_approved_by_another_person(
         assert "3 of 1,800 recorded queries would go elsewhere (gen → law: 3)" in shown
         assert page.tab.evaluate(NAMELESS) == []
     assert author.tab.is_disabled("[data-change] button.primary")
-    approver.tab.click("[data-change] button.primary")
-    approver.tab.fill("#reason", "report read")
-    approver.tab.click("#dialog-go")
-    world.wait_for(lambda: any(isinstance(decode_change(r), ChangeReviewed) for r in world.read("changes")))
-    (review,) = [
-        event for event in map(decode_change, world.read("changes")) if isinstance(event, ChangeReviewed)
-    ]
+    approver.order("[data-change] button.primary", "report read")
+    review = only_review(world)
     assert (review.reviewer, review.verdict, review.key_id) == ("anna", "approve", "approver-1")
     assert review.proposal == digest_of(proposal)
-    assert author.faults == approver.faults == []
 
 
-@pytest.mark.slow
 def test_what_waits_for_a_person_appears_without_a_reload_and_an_approval_says_what_it_does(
-    world: World,
-    start: Callable[..., Running],
-    serve: Callable[..., Served],
-    tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
+    world: World, operations: Operations
 ) -> None:
-    start(policy={"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}})
-    world.start(queries_per_s=60)
-    boot = world.wait_for_kind("genesis").state.active_release
-    page = open_page(serve())
-    page.sign_in(tokens["anna"])
-    time.sleep(1.5)
-    candidate = world.release(2, parent=boot)
-    world.propose(candidate)
+    boot = operations.begin(queries_per_s=60, **FORCED_BY_TWO)
+    page = operations.tab_of("anna")
+    operations.propose(parent=boot)
     world.wait_for_kind("canary")
     page.until("document.querySelector('#do-approve')?.disabled === false")
     page.tab.click("#do-approve")
@@ -308,71 +234,54 @@ def test_what_waits_for_a_person_appears_without_a_reload_and_an_approval_says_w
 
     # Somebody forces it while the question stands there: no decision says so, and yet both places do.
     world.order("promote", key_id="approver-1")
-    page.until("document.querySelector('#dialog-text').innerText.includes('ada has forced')")
+    page.until_says("#dialog-text", "ada has forced")
     assert "past the gates" in page.text("#dialog-text")
     page.tab.keyboard.press("Escape")
-    page.until("document.querySelector('#review').innerText.includes('ada wants to promote')")
+    page.until_says("#review", "ada wants to promote")
 
     doubtful = QuarantinedFeedback.model_validate(example("feedback.quarantine/v1/injection.json"))
     world.send("feedback.quarantine", doubtful, partition=0)
-    page.until(f"document.querySelector('#review').innerText.includes({doubtful.feedback.question!r})")
-    assert page.faults == []
+    page.until_says("#review", doubtful.feedback.question)
 
 
-@pytest.mark.slow
 def test_it_misses_no_decision_while_it_loads_and_begins_anew_with_another_log(
-    world: World,
-    start: Callable[..., Running],
-    serve: Callable[..., Served],
-    tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
+    world: World, operations: Operations
 ) -> None:
-    start()
-    world.wait_for_kind("genesis")
-    served = serve()
-    page = open_page(served)
+    operations.begin()
+    page = operations.tab()
     # The first look at the history came just before the decision was logged.
     page.tab.route("**/history*", lambda route: route.fulfill(json={"decisions": [], "before": None}))
-    page.sign_in(tokens["vera"])
-    page.until("document.querySelector('#decisions li')?.innerText.includes('genesis')")
+    page.sign_in(operations.tokens["vera"])
+    page.until_says("#decisions li", "genesis")
 
     # An embedded installation that was started again has another log: nothing known of the old one holds.
-    status = httpx.get(
-        f"{served.address}/status", headers={"Authorization": f"Bearer {tokens['vera']}"}
-    ).json()
+    headers = {"Authorization": f"Bearer {operations.tokens['vera']}"}
+    status = httpx.get(f"{page.address}/status", headers=headers).json()
     event = f"event: status\ndata: {json.dumps({**status, 'incarnation': 'f' * 32})}\n\n"
-    other = open_page(served)
+    other = operations.tab()
     loads: list[str] = []
     other.tab.on("load", lambda _: loads.append("load"))
     other.tab.route(
         "**/decisions*", lambda route: route.fulfill(content_type="text/event-stream", body=event), times=1
     )
-    other.sign_in(tokens["vera"])
+    other.sign_in(operations.tokens["vera"])
     while len(loads) < 2:
         other.tab.wait_for_event("load")
     other.until("document.querySelector('#live.on') !== null")
-    assert page.faults == other.faults == []
     assert len(loads) == 2
 
 
-@pytest.mark.slow
 def test_what_a_release_kept_of_earlier_updates_is_opened_by_keyboard_and_stays_open(
-    world: World,
-    start: Callable[..., Running],
-    serve: Callable[..., Served],
-    tokens: dict[str, str],
-    open_page: Callable[[Served], Page],
+    world: World, operations: Operations
 ) -> None:
-    start()
-    boot = world.wait_for_kind("genesis").state.active_release
+    boot = operations.begin()
     matrix = forgetting_matrix(
         {"law": {"forgetting": [{"update": boot, "rows": 32, "before": 0.92, "after": 0.75}]}}
     )
     value = example("releases/v1/candidate.json")
     value["evidence"]["metrics"]["forgetting"] = [row.to_json() for row in matrix]
     world.send("releases", ReleaseProposed.model_validate(value), partition=0)
-    page = open_page(serve())
-    page.sign_in(tokens["olga"])
+    page = operations.tab_of("olga")
     page.until("document.querySelector('#releases .matrix summary') !== null")
     page.tab.focus("#releases .matrix summary")
     page.tab.keyboard.press("Enter")
@@ -388,4 +297,165 @@ def test_what_a_release_kept_of_earlier_updates_is_opened_by_keyboard_and_stays_
     page.until("document.querySelector('#releases .matrix').isOld === undefined")
     assert page.tab.evaluate("document.querySelector('#releases .matrix details').open")
     assert page.tab.evaluate("document.activeElement.matches('#releases .matrix summary')")
-    assert page.faults == []
+
+
+def test_resuming_by_click_names_the_pause_it_ends_and_the_page_shows_no_pause_any_more(
+    world: World, operations: Operations
+) -> None:
+    operations.begin()
+    page = operations.tab_of("olga")
+    world.order("pause")
+    page.tab.wait_for_selector("#do-resume")
+    assert "paused" in page.text("#now")
+
+    page.ask("#do-resume", "all looked at")
+    assert "by ada: a test" in page.text("#dialog-text")
+    page.tab.click("#dialog-go")
+    page.tab.wait_for_selector("#do-pause")
+    page.until_says("#decisions li:first-child", "by olga: all looked at")
+    assert "paused" not in page.text("#now")
+    assert page.given == [Given("/resume", {"reason": "all looked at"})]
+    assert world.decisions()[-1].kind == "resume"
+
+
+def test_a_canary_aborted_by_keyboard_ends_on_the_page_and_the_active_release_keeps_serving(
+    world: World, operations: Operations
+) -> None:
+    boot = operations.begin(queries_per_s=60, **FORCED_BY_TWO)
+    page = operations.tab_of("olga")
+    assert page.tab.is_disabled("#do-abort")
+    candidate = operations.propose(parent=boot)
+    page.until_says("#now", "canary")
+
+    said = page.order_by_keyboard("#do-abort", "known to be wrong")
+    assert said == f"The examination or canary of {candidate[:8]} ends. {boot[:8]} keeps serving."
+    page.until_says("#decisions li:first-child", "by olga: known to be wrong")
+    page.until_says("#now", "steady")
+    page.until_says("#stage-sub", f"last canary: {candidate[:8]}, abort")
+    page.until_says("#releases tbody tr:has(.chip.bad)", candidate[:8])
+    assert boot[:8] in page.text("#twins .active")
+    assert page.tab.is_disabled("#do-abort")
+    assert page.given == [Given("/abort", {"reason": "known to be wrong", "release": candidate})]
+    assert world.decisions()[-1].kind == "abort"
+
+
+def test_a_promotion_without_the_evidence_shows_what_is_missing_and_by_force_needs_a_second_approver(
+    world: World, operations: Operations
+) -> None:
+    boot = operations.begin(queries_per_s=60, **FORCED_BY_TWO)
+    first, second = operations.tab_of("anna"), operations.tab_of("bea")
+    candidate = operations.propose(parent=boot)
+    # Until a gate has reported, what is missing is the report.
+    first.until("document.querySelectorAll('table.gates tbody tr').length > 8")
+
+    first.order("#do-promote", "hot fix")
+    first.until_says("#dialog-error", "two approvers together may force it")
+    assert "promote:error_margin" in first.text("#dialog-error")
+    assert boot[:8] in first.text("#twins .active")
+
+    # The question still stands there, with the reason.
+    first.tab.check("#force")
+    first.tab.click("#dialog-go")
+    first.until_says("#toasts", "waits for a second approver")
+    assert not first.tab.is_visible("dialog")
+    for page in (first, second):
+        page.until_says("#review", f"anna wants to promote {candidate[:8]} without the evidence")
+
+    # Who forced it cannot agree to it.
+    first.order("#review .person button.danger", "I agree with myself")
+    first.until_says("#dialog-error", "another approver with another key must agree")
+    first.tab.keyboard.press("Escape")
+
+    second.ask("#review .person button.danger", "read it too")
+    assert second.tab.is_checked("#force")
+    second.tab.click("#dialog-go")
+    for page in (first, second):
+        page.until_says("#twins .active", candidate[:8])
+        page.until_says("#decisions li:first-child", "anna and bea: hot fix; read it too")
+        page.until_says("#review", "Nothing.")
+    asked = {"reason": "hot fix", "release": candidate}
+    assert first.given == [
+        Given("/swap", asked | {"force": False}),
+        Given("/swap", asked | {"force": True}),
+        Given("/swap", {"reason": "I agree with myself", "release": candidate, "force": True}),
+    ]
+    assert second.given == [Given("/swap", {"reason": "read it too", "release": candidate, "force": True})]
+    promoted = world.routing()
+    assert promoted is not None
+    assert promoted.active_release == candidate
+
+
+def test_a_candidate_whose_gates_cleared_waits_on_the_page_and_is_promoted_by_an_approval(
+    world: World, operations: Operations
+) -> None:
+    boot = operations.begin(queries_per_s=300, policy={"promote": {"mode": "approval", "bake_s": 60.0}})
+    operator, approver = operations.tab_of("olga"), operations.tab_of("anna")
+    candidate = operations.propose(parent=boot)
+    for page in (operator, approver):
+        page.until_says("#review", f"Every gate has cleared for {candidate[:8]}")
+    assert operator.tab.get_attribute("#do-approve", "title") == "needs the role approver"
+
+    approver.order("#review .person button.primary", "gates read")
+    for page in (operator, approver):
+        page.until_says("#twins .active", candidate[:8])
+        page.until_says("#review", "Nothing.")
+    assert approver.given == [Given("/approve", {"reason": "gates read", "release": candidate})]
+    assert world.wait_for_kind("promote").evidence["approved_by"] == "anna"
+
+
+def test_a_proposed_change_is_withdrawn_by_its_author_and_leaves_the_page(
+    world: World, operations: Operations
+) -> None:
+    operations.begin(order_wait_s=0.5)
+    author = operations.tab_of("olga")
+    proposal = open_change(world)
+    author.tab.wait_for_selector("[data-change=pr-1]")
+    author.order("[data-change] button:not(.primary)", "not needed")
+    review = only_review(world)
+    assert (review.reviewer, review.verdict, review.reason) == ("olga", "reject", "not needed")
+    assert review.proposal == digest_of(proposal)
+    assert author.given == [Given("/pr/pr-1/reject", {"reason": "not needed"})]
+
+    # The trainer has the last word; here it is slower than the API waits.
+    author.until_says("#toasts", "Reject change: published; the trainer has not said anything yet")
+    world.send("changes", ChangeStatus(change="pr-1", stage="rejected", at=world.now_ms()), partition=0)
+    author.until_says("#review", "Nothing.")
+
+
+@pytest.mark.parametrize("way_out", ["#dialog-cancel", "Escape"])
+def test_a_question_that_is_left_orders_nothing(operations: Operations, way_out: str) -> None:
+    operations.begin()
+    page = operations.tab_of("olga")
+    page.ask("#do-pause", "look")
+    if way_out.startswith("#"):
+        page.tab.click(way_out)
+    else:
+        page.tab.keyboard.press(way_out)
+    assert not page.tab.is_visible("dialog")
+
+    # Asked again, it begins without the reason of before, and without one it sends nothing either.
+    page.tab.click("#do-pause")
+    page.tab.click("#dialog-go")
+    assert page.tab.evaluate("document.querySelector('#reason:invalid') !== null")
+    assert page.given == []
+
+
+def test_a_refusal_after_its_question_was_closed_is_told_and_not_in_another_question(
+    world: World, operations: Operations
+) -> None:
+    operations.begin()
+    page = operations.tab_of("olga")
+    held: list[Any] = []
+    page.tab.route("**/pause", lambda route: held.append(route))
+    page.order("#do-pause", "look")
+    page.tab.wait_for_timeout(100)
+    page.tab.keyboard.press("Escape")
+    world.order("pause")
+    page.ask("#do-resume", "looked")
+    held[0].continue_()
+
+    page.until_says("#toasts", "already")
+    assert page.text("#dialog-title") == "Resume?"
+    assert page.text("#dialog-error") == ""
+    page.tab.click("#dialog-go")
+    page.tab.wait_for_selector("#do-pause")

@@ -49,6 +49,7 @@ KEYS = {
     "inference-1": ("inference",),
     "operator-1": ("operator", "break-glass"),
     "approver-1": ("approver",),
+    "approver-2": ("approver",),
 }
 
 
