@@ -49,9 +49,13 @@ function confirmOrder(order, { force = false } = {}) {
   const status = known.status, dialog = $("dialog");
   $("dialog-title").textContent = `${order.title}?`;
   // Somebody may force the candidate while the question stands there: then it says so.
-  known.ask = () => { $("dialog-text").textContent = order.text({ ...status, waiting: known.status.waiting }); };
-  known.ask();
+  const ask = () => { $("dialog-text").textContent = order.text({ ...status, waiting: known.status.waiting }); };
+  // An answer may come after its question was closed, while another one stands there.
+  const stands = () => dialog.open && known.ask === ask;
+  known.ask = ask;
+  ask();
   $("dialog-go").textContent = order.title;
+  $("dialog-go").disabled = false;
   $("dialog-go").className = order.danger ? "primary danger" : "primary";
   $("dialog-error").textContent = "";
   $("reason").value = "";
@@ -63,14 +67,15 @@ function confirmOrder(order, { force = false } = {}) {
     $("dialog-go").disabled = true;
     try {
       const told = await post(order.path, { reason: $("reason").value.trim(), ...(order.body?.(status, box.checked) ?? {}) });
-      dialog.close();
-      toast(`${order.title}: ${told.detail}`, false);
+      if (stands()) dialog.close();
+      toast(`${order.title}: ${told.detail || "published; nobody has said yet what came of it"}`, false);
       refresh();
     } catch (error) {
-      const missing = error.document?.missing ?? [];
-      $("dialog-error").textContent = [error.message, ...missing].join("\n");
+      const why = [error.message, ...(error.document?.missing ?? [])].join("\n");
+      if (stands()) $("dialog-error").textContent = why;
+      else toast(`${order.title}: ${why}`, true);
     } finally {
-      $("dialog-go").disabled = false;
+      if (known.ask === ask) $("dialog-go").disabled = false;
     }
   };
   dialog.showModal();

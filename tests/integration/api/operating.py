@@ -80,16 +80,18 @@ class Page:
             assert time.monotonic() < deadline, f"never true: {script}"
             self.tab.wait_for_timeout(50)
 
-    def until_says(self, selector: str, words: str) -> None:
+    def until_says(self, selector: str, words: str, *, timeout_s: float = 20.0) -> None:
         """Wait until the first such element is there and has these words."""
-        self.until(f"document.querySelector({selector!r})?.innerText.includes({words!r})")
+        self.until(
+            f"document.querySelector({selector!r})?.innerText.includes({words!r})", timeout_s=timeout_s
+        )
 
     def close(self) -> None:
         self._context.close()
 
 
 class Operations:
-    """A gatekeeper, an API and the tabs before it; `open` of `begin` comes first."""
+    """A gatekeeper, an API and the tabs before it; `begin` comes first."""
 
     def __init__(
         self,

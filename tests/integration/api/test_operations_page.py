@@ -41,7 +41,7 @@ SLOW_CANARY: dict[str, Any] = {
 pytestmark = pytest.mark.slow
 
 FORCED_BY_TWO: dict[str, Any] = {
-    "policy": {"promote": {"force_approvers": 2}, "canary": {"min_shadow": 5000}}
+    "policy": {"promote": {"force_approvers": 2, "bake_s": 60.0}, "canary": {"min_shadow": 5000}}
 }
 COMPLETE = "performance.getEntriesByName('board-complete')[0]?.startTime ?? null"
 
@@ -392,7 +392,7 @@ def test_a_candidate_whose_gates_cleared_waits_on_the_page_and_is_promoted_by_an
     operator, approver = operations.tab_of("olga"), operations.tab_of("anna")
     candidate = operations.propose(parent=boot)
     for page in (operator, approver):
-        page.until_says("#review", f"Every gate has cleared for {candidate[:8]}")
+        page.until_says("#review", f"Every gate has cleared for {candidate[:8]}", timeout_s=60.0)
     assert operator.tab.get_attribute("#do-approve", "title") == "needs the role approver"
 
     approver.order("#review .person button.primary", "gates read")
@@ -417,7 +417,7 @@ def test_a_proposed_change_is_withdrawn_by_its_author_and_leaves_the_page(
     assert author.given == [Given("/pr/pr-1/reject", {"reason": "not needed"})]
 
     # The trainer has the last word; here it is slower than the API waits.
-    author.until_says("#toasts", "Reject change: published; the trainer has not said anything yet")
+    author.until_says("#toasts", "Reject change: published; nobody has said yet what came of it")
     world.send("changes", ChangeStatus(change="pr-1", stage="rejected", at=world.now_ms()), partition=0)
     author.until_says("#review", "Nothing.")
 
