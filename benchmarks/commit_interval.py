@@ -10,10 +10,8 @@ Writes `benchmarks/results/commit_interval.json`.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,56 +26,15 @@ from benchmarks.routing_setup import (
     make_topics,
     percentile,
     publish,
-    questions,
 )
-from schemas.queries import Query
+from benchmarks.steady_user import PER_S, end_to_end
 from services.router.__main__ import tune_interpreter
 from services.router.settings import RouterSection
-from twinloop.bus.producer import IdempotentProducer
-from twinloop.bus.reader import LogReader
-from twinloop.bus.records import Outgoing
-from twinloop.bus.settings import KafkaSettings
-from twinloop.codec import encode
 from twinloop.routing.redis_store import RedisRoutingStore
-from twinloop.topics import TopicCatalogue
 
 SHIPPED = RouterSection()
 INTERVALS_MS = (5, SHIPPED.commit_interval_ms, 100, 400)
-PER_S = 200.0
 GOALS = {"p99_ms_shipped": "none set", "throughput_shipped_over_longest": "none set"}
-
-_spawn = multiprocessing.get_context("spawn")
-
-
-def ask_steadily(kafka: KafkaSettings, prefix: str, count: int, found: Any) -> None:
-    """A user process: milliseconds from publishing each query to reading it, committed, behind the router."""
-    topics = TopicCatalogue.load(prefix=prefix)
-    producer, asked = IdempotentProducer(kafka), questions()
-    routed = [topics.name("queries.blue"), topics.name("queries.green")]
-    sent: dict[bytes, float] = {}
-    times: list[float] = []
-    with LogReader(kafka, topics=routed, start="end") as reader:
-        reader.poll(1, 1.0)
-        started = time.perf_counter()
-        while len(times) < count and time.perf_counter() - started < count / PER_S + 30:
-            while len(sent) < count and time.perf_counter() - started >= len(sent) / PER_S:
-                number = len(sent)
-                value, headers = _query(number, asked[number % len(asked)][1])
-                key = f"user-{number}".encode()
-                sent[key] = time.perf_counter()
-                partition = number % topics.partitions("queries")
-                producer.send(Outgoing(topics.name("queries"), value, key, headers, partition))
-            records = reader.poll(500, 0.001)
-            now = time.perf_counter()
-            times += [1000 * (now - sent[record.key or b""]) for record in records]
-    producer.close(10)
-    found.put([round(each, 3) for each in times])
-
-
-def _query(number: int, text: str) -> tuple[bytes, Any]:
-    now_ms = time.time_ns() // 1_000_000
-    query = Query(id=f"q-{number}", text=text, asked_at=now_ms, subject=f"user-{number}", deadline_ms=600_000)
-    return encode(query, source="benchmark", event_id=query.id, at_ms=now_ms)
 
 
 def latencies(under: Ground, interval_ms: int, *, count: int) -> list[float]:
@@ -86,17 +43,8 @@ def latencies(under: Ground, interval_ms: int, *, count: int) -> list[float]:
     topics = make_topics(under, prefix)
     section = SHIPPED.model_copy(update={"commit_interval_ms": interval_ms})
     worker, stream, _ = make_router(under, topics, "router", section)
-    found = _spawn.Queue()
-    user = _spawn.Process(target=ask_steadily, args=(under.kafka, prefix, count, found), daemon=True)
     with stream:
-        user.start()
-        while found.empty():
-            assert user.is_alive() or not found.empty(), "the user process has ended early"
-            worker.turn()
-    times: list[float] = found.get()
-    user.join(10)
-    assert len(times) == count, f"{len(times)} of {count} queries came through"
-    return times[count // 10 :]
+        return end_to_end(under.kafka, prefix, worker.turn, count=count)
 
 
 def figures(samples: Mapping[str, Any]) -> dict[str, Any]:
