@@ -35,6 +35,9 @@ for service in "${services[@]}"; do
             echo "where its log says that the checkpoint cannot be used, move it away and run $0 --back again:" >&2
             echo "  docker compose run --rm --no-deps trainer mv $CHECKPOINT $CHECKPOINT.newer" >&2
         fi
+        if [ "$service" = gatekeeper ] && [ "${1:-}" = --back ]; then
+            echo "where its log says that a policy cannot be read: only the version that logged it can go on, see docs/operations.md" >&2
+        fi
         exit 1
     }
 done

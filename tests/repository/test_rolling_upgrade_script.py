@@ -62,6 +62,13 @@ def test_on_the_way_back_it_says_how_to_move_away_a_checkpoint_that_the_older_tr
     assert "checkpoint" not in run(tmp_path, sick="trainer")[2]
 
 
+def test_on_the_way_back_it_says_that_a_newer_policy_needs_the_newer_gatekeeper(tmp_path: Path) -> None:
+    status, asked, errors = run(tmp_path, "--back", sick="gatekeeper")
+    assert (status, asked[-1]) == (1, "gatekeeper")
+    assert "policy" in errors
+    assert "policy" not in run(tmp_path, sick="gatekeeper")[2]
+
+
 def test_nothing_is_replaced_where_the_topics_cannot_be_made(tmp_path: Path) -> None:
     status, asked, errors = run(tmp_path, sick="init")
     assert (status, asked) == (1, ["init"])
