@@ -10,6 +10,7 @@
 set -euo pipefail
 FORWARD=(gatekeeper trainer inference-green inference-blue router api)
 BACK=(api router inference-blue inference-green trainer gatekeeper)
+CHECKPOINT=/var/lib/twinloop/state/trainer-0/checkpoint.json
 
 case "${1:-}" in
     "") services=("${FORWARD[@]}") ;;
@@ -29,6 +30,14 @@ for service in "${services[@]}"; do
     # SIGTERM, the grace period of the compose file, the new container; --wait returns when its health check passes.
     docker compose up --detach --no-deps --wait "$service" || {
         echo "$service did not become healthy: docker compose logs $service; go back with $0 --back" >&2
+        if [ "$service" = trainer ] && [ "${1:-}" = --back ]; then
+            # Not done unasked: what an older trainer can read it should go on from, feedback older than its topic included.
+            echo "where its log says that the checkpoint cannot be used, move it away and run $0 --back again:" >&2
+            echo "  docker compose run --rm --no-deps trainer mv $CHECKPOINT $CHECKPOINT.newer" >&2
+        fi
+        if [ "$service" = gatekeeper ] && [ "${1:-}" = --back ]; then
+            echo "where its log says that a policy cannot be read: only the version that logged it can go on, see docs/operations.md" >&2
+        fi
         exit 1
     }
 done

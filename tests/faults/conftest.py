@@ -20,9 +20,16 @@ Record = Callable[..., None]
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveSystem]:
     """Kafka and Redis that may be killed, two releases, no service yet."""
-    if find_java() is None:
-        skip_or_fail("kafka", f"no Java {OLDEST_JAVA} or newer: no Kafka that a test may kill")
+    _need_java()
     with LiveSystem(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[LiveSystem]:
+    """Kafka and Redis that may be killed, nothing in them: a version's `init` makes topics, keys and a release."""
+    _need_java()
+    with LiveSystem(tmp_path, is_set_up=False) as found:
         yield found
 
 
@@ -39,3 +46,8 @@ def counted(request: pytest.FixtureRequest) -> Record:
                 file.write(line + "\n")
 
     return record
+
+
+def _need_java() -> None:
+    if find_java() is None:
+        skip_or_fail("kafka", f"no Java {OLDEST_JAVA} or newer: no Kafka that a test may kill")

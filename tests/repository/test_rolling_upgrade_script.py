@@ -51,6 +51,24 @@ def test_it_stops_at_the_first_service_that_does_not_become_healthy(tmp_path: Pa
     assert "--back" in errors
 
 
+def test_on_the_way_back_it_says_how_to_move_away_a_checkpoint_that_the_older_trainer_cannot_read(
+    tmp_path: Path,
+) -> None:
+    status, asked, errors = run(tmp_path, "--back", sick="trainer")
+    assert (status, asked[-1]) == (1, "trainer")
+    profile = yaml.safe_load((ROOT / "configs" / "profiles" / "compose.yaml").read_text(encoding="utf-8"))
+    checkpoint = f"{profile['state_folder']}/trainer-0/checkpoint.json"
+    assert f"trainer mv {checkpoint} {checkpoint}.newer" in errors
+    assert "checkpoint" not in run(tmp_path, sick="trainer")[2]
+
+
+def test_on_the_way_back_it_says_that_a_newer_policy_needs_the_newer_gatekeeper(tmp_path: Path) -> None:
+    status, asked, errors = run(tmp_path, "--back", sick="gatekeeper")
+    assert (status, asked[-1]) == (1, "gatekeeper")
+    assert "policy" in errors
+    assert "policy" not in run(tmp_path, sick="gatekeeper")[2]
+
+
 def test_nothing_is_replaced_where_the_topics_cannot_be_made(tmp_path: Path) -> None:
     status, asked, errors = run(tmp_path, sick="init")
     assert (status, asked) == (1, ["init"])
