@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -39,6 +39,7 @@ from twinloop.bus.dead_letter import dead_letter
 from twinloop.bus.faust_app import BusApp, build_app, commit_offsets, record_of
 from twinloop.bus.records import Record
 from twinloop.bus.settings import KafkaSettings
+from twinloop.bus.static_member import static_member_id
 from twinloop.clock import Clock
 from twinloop.codec import decode
 from twinloop.errors import InvalidEvent, Transient
@@ -50,6 +51,7 @@ from twinloop.topics import DEAD_LETTERS, TopicCatalogue
 
 _log = get_logger(__name__)
 E = TypeVar("E", bound=Event)
+Handler = Callable[[Record], Awaitable[None]]
 
 _CLOSE_S = 0.25
 _FEEDBACK_S = 5.0
@@ -146,11 +148,15 @@ class GatekeeperWorker:
                 self._stopping.set()
 
     async def _stream(self, kafka: KafkaSettings, stop: StopSignal, *, group: str) -> None:
+        handlers, topics = self._handlers(), self._parts.topics
         app = build_app(
-            kafka, group=group, partitions=self._parts.topics.partitions("queries"), instance_id=self._name
+            kafka,
+            group=group,
+            partitions=topics.partitions("queries"),
+            instance_id=static_member_id(self._name, [topics.name(topic) for topic in handlers]),
         )
         self._app = app
-        self._register(app)
+        self._register(app, handlers)
         await app.start()
         try:
             while not (stop.is_set() or self._stopping.is_set()):
@@ -161,8 +167,9 @@ class GatekeeperWorker:
             self._parts.judge.is_leader = False
             await app.stop()
 
-    def _register(self, app: BusApp) -> None:
-        handlers: dict[str, Callable[[Record], Awaitable[None]]] = {
+    def _handlers(self) -> dict[str, Handler]:
+        """What becomes of a record, by topic."""
+        return {
             "assignments": self._on_assignments,
             "outcomes": self._on_outcomes,
             "commands": self._on_command,
@@ -172,6 +179,8 @@ class GatekeeperWorker:
             "feedback.status": self._on_feedback,
             **({} if self._ratings is None else {"feedback": self._on_rating}),
         }
+
+    def _register(self, app: BusApp, handlers: Mapping[str, Handler]) -> None:
         for topic, handler in handlers.items():
             name = self._parts.topics.name(topic)
             app.agent(app.topic(name), name=f"{self._name}-{topic}")(
@@ -184,7 +193,7 @@ class GatekeeperWorker:
         cast(Any, app.on_partitions_revoked).connect(self._receivers[0])
         cast(Any, app.on_partitions_assigned).connect(self._receivers[1])
 
-    async def _read(self, stream: Any, *, topic: str, handler: Callable[[Record], Awaitable[None]]) -> None:
+    async def _read(self, stream: Any, *, topic: str, handler: Handler) -> None:
         """One agent: what cannot be read goes to the dead letters, what fails for now is tried again."""
         self._streams[self._parts.topics.name(topic)] = stream
         events: AsyncIterator[Any] = stream.noack().events()

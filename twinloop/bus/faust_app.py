@@ -98,7 +98,7 @@ def build_app(
     """A faust app of consumer group `group`; call it inside the event loop that will run it.
 
     Topics must exist and have `partitions` partitions. `instance_id` makes the membership static: a restart under the
-    same id takes over at once. Raises ConfigError for settings faust cannot honour.
+    same id takes over at once; take it from `static_member_id`. Raises ConfigError for settings faust cannot honour.
     """
     app = BusApp(
         group,

@@ -30,6 +30,7 @@ from twinloop.bus.offsets import OffsetLedger
 from twinloop.bus.producer import refuse_oversize
 from twinloop.bus.records import Outgoing, Record, TopicPartition
 from twinloop.bus.settings import KafkaSettings
+from twinloop.bus.static_member import static_member_id
 from twinloop.bus.transactions import CommitUnknown, TransactionalProducer
 from twinloop.errors import ConfigError, Fenced, Transient, TwinLoopError
 
@@ -98,7 +99,8 @@ class TransactionalStream:
             if self._is_mock:
                 config = _mock_consumer_config(settings, group)
             else:
-                config = _consumer_config(settings, group, instance_id if static_membership else None)
+                member = static_member_id(instance_id, topics) if static_membership else None
+                config = _consumer_config(settings, group, member)
             self._consumer = Consumer(config, logger=CLIENT_LOG)
             self._consumer.subscribe(
                 list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -445,10 +447,10 @@ class TransactionalStream:
             self._on_revoked(leaving)
 
 
-def _consumer_config(settings: KafkaSettings, group: str, instance_id: str | None) -> dict[str, object]:
+def _consumer_config(settings: KafkaSettings, group: str, member: str | None) -> dict[str, object]:
     more: dict[str, object] = {"group.id": group, "max.poll.interval.ms": settings.max_poll_interval_ms}
-    if instance_id is not None:
-        more["group.instance.id"] = instance_id
+    if member is not None:
+        more["group.instance.id"] = member
     if settings.group_protocol == "consumer":
         more["group.protocol"] = "consumer"
     else:
