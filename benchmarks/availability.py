@@ -4,6 +4,7 @@ The shipped system (gatekeeper, two routers, two workers a slot) over a real Kaf
 link that can be cut; users ask at a steady pace with a deadline of 10 s; faults of many kinds follow a fixed script.
 Answered: an answer without error, from an unrevoked release, within the deadline. A second counts as down where a query
 asked in it was not answered within the objective of 2 s. Projected: what remains of a day with one fault of each kind.
+A process that was killed, or ended because Kafka fenced it, is started again at once, as every supervisor does.
 Writes `benchmarks/results/availability.json`.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,12 +38,39 @@ GOALS = {
 Fault = Callable[[LiveSystem], None]
 
 
+class Supervisor:
+    """Starts again at once what has ended, for as long as the block lasts."""
+
+    def __init__(self, live: LiveSystem) -> None:
+        self._live = live
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="supervisor")
+
+    def __enter__(self) -> Supervisor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def restarts(self) -> dict[str, int]:
+        """How often each service was started again, kills of the script included."""
+        services = self._live.services
+        return {name: each.child.starts - 1 for name, each in services.items() if each.child.starts > 1}
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.1):
+            for service in list(self._live.services.values()):
+                if not service.child.is_running:
+                    service.start()
+
+
 def kill(name: str) -> Fault:
-    """SIGKILL, and a new process at once, as a supervisor does it."""
+    """SIGKILL; the supervisor starts a new process."""
 
     def fault(live: LiveSystem) -> None:
-        live.services[name].kill()
-        live.services[name].start()
+        live.services[name].child.signal(signal.SIGKILL)
 
     return fault
 
@@ -107,12 +137,13 @@ def measure(live: LiveSystem, *, spacing_s: float, script: tuple[tuple[str, Faul
     load = Load(live, per_s=PER_S, deadline_ms=DEADLINE_MS, seed=SEED)
     time.sleep(10.0)
     begun, faults = now_ms(), []
-    for kind, fault in script:
-        at = now_ms()
-        fault(live)
-        faults.append({"kind": kind, "from": at})
-        print(f"{kind}: {(now_ms() - at) / 1000:.1f} s")
-        time.sleep(max(0.0, spacing_s - (now_ms() - at) / 1000))
+    with Supervisor(live) as supervisor:
+        for kind, fault in script:
+            at = now_ms()
+            fault(live)
+            faults.append({"kind": kind, "from": at})
+            print(f"{kind}: {(now_ms() - at) / 1000:.1f} s", flush=True)
+            time.sleep(max(0.0, spacing_s - (now_ms() - at) / 1000))
     ended = now_ms()
     load.stop()
     found = live.settled(load)
@@ -129,6 +160,7 @@ def measure(live: LiveSystem, *, spacing_s: float, script: tuple[tuple[str, Faul
         "to": ended,
         "faults": faults,
         "spacing_ms": int(1000 * spacing_s),
+        "restarts": supervisor.restarts(),
         "lost": found.lost,
         "doubled": found.doubled,
         "queries": queries,
@@ -160,6 +192,7 @@ def figures(samples: Mapping[str, Any]) -> dict[str, Any]:
         "faults": len(samples["faults"]),
         "kinds": len(down),
         "down_s_by_kind": {kind: sum(each) / len(each) for kind, each in down.items()},
+        **({"restarts": sum(samples["restarts"].values())} if "restarts" in samples else {}),
         "queries": len(queries),
         "minutes": round((samples["to"] - samples["from"]) / 60_000, 1),
     }

@@ -65,9 +65,10 @@ WORDS: Mapping[str, str] = {
         rest: an order does without, its nonce makes a second copy harmless.
     """,
     "availability": """
-        Two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve faults of
-        nine kinds, one every 51 s. A second is down where a query asked in it was not answered within 2
-        s.
+        Three brokers, two routers, two workers a slot, 15 queries a second with a deadline of 10 s, twelve
+        faults of ten kinds, one every 51 s. A second is down where a query asked in it was not answered
+        within 2 s. What was killed, or ended because Kafka fenced it, is started again at once, as every
+        supervisor does: `restarts` counts both.
     """,
     "gatekeeper": """
         Outcomes a second that the gatekeeper's tally stage takes from the topic, and the time to fold a
