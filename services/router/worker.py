@@ -44,6 +44,8 @@ class Stream(Protocol):
 
     def commit(self) -> None: ...
 
+    def commit_before(self, records: Sequence[Record]) -> None: ...
+
     def begin_commit(self) -> None: ...
 
     def end_commit(self) -> None: ...
@@ -156,12 +158,9 @@ class RouterWorker:
         started = clock.monotonic()
         self._next_batch_at = started + self._limits.batch_interval_s
         origins = {record.partition for record in records}
-        if self._parts.memory.lacks(origins) and self._dirty_since is not None:
-            # A dead peer's transaction may hide the changelog for longer than the broker lets ours stay open. It
-            # cannot be committed either: this batch's offsets would go with it.
-            self._undo()
-            self._parts.memory.restore(origins, now_ms=clock.now_ms())
-            return
+        if self._parts.memory.lacks(origins):
+            # A dead peer's transaction may hide the changelog for longer than the broker lets ours stay open.
+            self._commit_before(records)
         self._parts.memory.restore(origins, now_ms=clock.now_ms())
         # Sent after the batch is here and read once it is parsed: what was consumed after a swap was
         # acknowledged can never be routed by the state before it.
@@ -325,6 +324,12 @@ class RouterWorker:
         self._end_commit()
         if self._dirty_since is not None:
             self._stream.commit()
+            self._committed()
+
+    def _commit_before(self, records: Sequence[Record]) -> None:
+        self._end_commit()
+        if self._dirty_since is not None:
+            self._stream.commit_before(records)
             self._committed()
 
     def _committed(self) -> None:

@@ -65,6 +65,9 @@ def _outcome(case: ElementTree.Element) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key} {each}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        # Without brackets, which would make references of a Markdown page.
+        return ", ".join(map(str, value)) or "none"
     return str(value)
 
 

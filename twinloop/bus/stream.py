@@ -172,6 +172,17 @@ class TransactionalStream:
             group = self._consumer.consumer_group_metadata()
             self._conclude(due, lambda: self._producer.commit(due.positions, group))
 
+    def commit_before(self, records: Sequence[Record]) -> None:
+        """Commits what was sent and polled before these records, the ones polled last; they stay uncommitted.
+
+        Raises as `commit()` does; what is undone then takes these records along.
+        """
+        self.end_commit()
+        places = self._ledger.uncommitted()
+        for record in reversed(records):
+            places[record.source] = record.offset
+        self.commit(places)
+
     def begin_commit(self) -> None:
         """Starts to commit everything sent and polled so far, and does not wait for Kafka.
 

@@ -237,6 +237,21 @@ class StreamContract:
                 19,
             ]
 
+    def test_a_commit_before_a_batch_leaves_that_batch_to_come_again(
+        self, source: str, names: Names, open_stream: OpenStream, written: Callable[[], list[Record]]
+    ) -> None:
+        stream = open_stream(source)
+        before = drain(stream, 10)
+        stream.send(Outgoing(names("out"), b"kept", partition=0))
+        batch = poll_for(stream, 5.0)
+        assert batch
+        stream.commit_before(batch)
+        stream.send(Outgoing(names("out"), b"undone", partition=1))
+        stream.abort()
+        again = drain(stream, 40 - len(before))
+        assert sorted(int(record.value or b"") for record in [*before, *again]) == list(range(40))
+        assert b"kept" in [record.value for record in written()]
+
     def test_closing_undoes_what_is_uncommitted(
         self, source: str, names: Names, open_stream: OpenStream
     ) -> None:

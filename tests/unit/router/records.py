@@ -37,7 +37,7 @@ class FakeStream:
         self.log = list(records)
         self.committed: list[Outgoing] = []
         self.open: list[Outgoing] = []
-        self.commits = 0
+        self.commits = self.aborts = 0
         self.is_paused = False
         self.fail_next: dict[str, int] = {}
         self.on_revoked: Callable[[Sequence[TopicPartition]], None] = lambda _: None
@@ -62,6 +62,14 @@ class FakeStream:
     def commit(self) -> None:
         self.begin_commit()
         self.end_commit()
+
+    def commit_before(self, records: Sequence[Record]) -> None:
+        self.end_commit()
+        self._maybe_fail("commit")
+        self.committed += self.open
+        self.open = []
+        self._safe = self._position - len(records)
+        self.commits += 1
 
     def begin_commit(self) -> None:
         """Kafka does its part at once; whether it did is only told at the end."""
@@ -88,6 +96,7 @@ class FakeStream:
     def abort(self) -> None:
         with suppress(Transient):
             self.end_commit()
+        self.aborts += 1
         self.open = []
         self._position = self._safe
 

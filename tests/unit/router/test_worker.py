@@ -311,10 +311,11 @@ def test_the_changelog_is_never_read_while_a_transaction_is_open() -> None:
     assert bench.stream.open
     bench.turns(1)
     assert bench.open_at_restore == [0, 0]
-    bench.turns(2)
+    assert bench.routed() == all_ids(10)
     bench.clock.advance(10_000)
     bench.turns(1)
     assert bench.routed() == all_ids(11)
+    assert bench.stream.aborts == 0
 
 
 def test_a_partition_that_comes_back_is_restored_anew() -> None:
